@@ -1,0 +1,89 @@
+"""Following a job until something is true of it: its log, checked against the job itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from api.presence import Gone
+from api.services import Services
+from scheduler.errors import StoreUnavailable
+from scheduler.events import Kind, LoggedEvent, last_number
+from scheduler.job import TERMINAL
+from scheduler.record import JobRecord
+
+CHECK_SECONDS: Final = 10.0
+"""After so long in silence the job itself is read: RQ's own tools end and delete jobs without a word."""
+
+
+def watch(
+    here: Services, job_id: str, after: int = 0, until: float = math.inf
+) -> Iterator[LoggedEvent | None]:
+    """A job's events above ``after``, up to the one that ends it; None in silence.
+
+    Raises:
+        ClientError: ``not_found``; the job was deleted.
+    """
+    number, heard_at = after, time.monotonic()
+    for event in here.reader.follow(job_id, after, until):
+        yield event
+        if event is not None:
+            number, heard_at = event.number, time.monotonic()
+        elif time.monotonic() - heard_at >= CHECK_SECONDS:
+            heard_at = time.monotonic()
+            rec = _ended(here, job_id)
+            if rec is not None and _newest(here, job_id) <= number:
+                yield LoggedEvent(number + 1, Kind(rec.state.value))
+                return
+
+
+def await_job(
+    here: Services, rec: JobRecord, seconds: float, enough: Callable[[JobRecord], bool], gone: Gone
+) -> JobRecord:
+    """Hold until ``enough`` is true of the job, it ended, ``seconds`` passed, or the client went away.
+
+    Args:
+        here: the application's services.
+        rec: the job as it was last read.
+        seconds: how long at most.
+        enough: asked after each event that moves a job.
+        gone: whether the client is there no more.
+
+    Returns:
+        The job as it then is.
+    """
+    until = time.monotonic() + seconds
+    number = _newest(here, rec.id)  # before the job, so that no move is missed
+    rec = here.lifecycle.get(rec.id)
+    if seconds <= 0 or rec.state in TERMINAL or enough(rec):
+        return rec
+    for event in watch(here, rec.id, number, until):
+        if event is None:
+            if gone():
+                break
+        elif event.kind is not Kind.DELTA:
+            rec = here.lifecycle.get(rec.id)
+            if rec.state in TERMINAL or enough(rec):
+                return rec
+    return here.lifecycle.get(rec.id)
+
+
+def _newest(here: Services, job_id: str) -> int:
+    return last_number(here.lifecycle.connection, job_id)
+
+
+def _ended(here: Services, job_id: str) -> JobRecord | None:
+    """The job, if it ended; None too where the server does not answer.
+
+    Raises:
+        ClientError: ``not_found``.
+    """
+    with suppress(RedisError, StoreUnavailable):
+        rec = here.lifecycle.get(job_id)
+        return rec if rec.state in TERMINAL else None
+    return None

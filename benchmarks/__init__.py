@@ -1,0 +1,1 @@
+"""Side-by-side measurements, and the random models they and the tests run on."""

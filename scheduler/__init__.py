@@ -1,0 +1,1 @@
+"""The domain: what a job is, what it needs, who may run."""

@@ -1,0 +1,85 @@
+"""Whose fault a failed attempt was, and what becomes of its job. Pure.
+
+Together, nobody is to blame yet: every job goes on where it was, and after a death each is tried alone
+once, so that a job which kills engines is found by itself. Alone, it is that job: it is tried once
+more, then fails: out of memory as ``insufficient_memory``, anything else as ``worker_killed``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Final
+
+from scheduler.errors import ClientError, gib
+from scheduler.record import Meta
+
+ALONE_FAILURES: Final = 2
+"""Failures alone that end a job."""
+
+GROUP_RAISES: Final = 2
+"""Failures in company, by an exception, after which a job is tried alone."""
+
+
+class Fault(enum.StrEnum):
+    """What ended an attempt."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    BUFFER_TOO_LARGE = "buffer_too_large"
+    RESOURCE_LIMIT = "resource_limit"
+    VICTIM = "victim"
+    GPU_TIMEOUT = "gpu_timeout"
+    BUG = "bug"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt: what it was, whether its process died, how many ran, what was seen."""
+
+    fault: Fault
+    died: bool
+    company: int
+    detail: str
+    limit_bytes: int = 0
+
+    @property
+    def memory(self) -> bool:
+        """Whether memory ran out."""
+        return self.fault in {Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT}
+
+
+def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: float) -> Meta | ClientError:
+    """What becomes of one job of a failed batch.
+
+    Returns:
+        Its fields for the next attempt, or the error that it ends with.
+    """
+    if failure.fault is Fault.VICTIM:
+        return meta
+    if failure.company > 1:
+        suspicions = meta.suspicions + 1
+        alone = failure.died or suspicions >= GROUP_RAISES
+        return replace(meta, suspicions=suspicions, alone=alone)
+    if failure.fault is Fault.BUFFER_TOO_LARGE:
+        need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
+        message = f"this job needs a buffer larger than the device takes: {failure.detail}"
+        return ClientError("memory_never_fits", message, estimated_bytes=need, limit_bytes=limit)
+    failures = meta.failures + 1
+    if failures < min(ALONE_FAILURES, max_attempts):
+        return replace(meta, failures=failures, alone=True)
+    need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
+    if failure.memory:
+        return ClientError(
+            "insufficient_memory",
+            f"insufficient memory: the job needs {gib(need)}; it ran out alone within {gib(limit)}",
+            retry_after=retry_after,
+            estimated_bytes=need,
+            limit_bytes=limit,
+        )
+    if failure.fault is Fault.GPU_TIMEOUT:
+        return ClientError(
+            "engine_timeout", f"the engine made no progress: {failure.detail}", retry_after=retry_after
+        )
+    if failure.died:
+        return ClientError("worker_killed", f"the job ended its engine {failures} times: {failure.detail}")
+    return ClientError("internal_error", f"generation failed {failures} times: {failure.detail}")

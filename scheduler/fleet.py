@@ -1,0 +1,124 @@
+"""The workers that are alive, as they last said themselves.
+
+Keys::
+
+    tidegate:workers         set; names of workers that were ever seen and not yet found gone
+    tidegate:worker:{name}   string (JSON) that lapses: a worker's report, and its lease on its jobs
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from redis import Redis
+
+from scheduler.admission import WorkerView
+from scheduler.footprint import ModelCard
+
+WORKERS_KEY: Final = "tidegate:workers"
+
+
+def worker_key(name: str) -> str:
+    """A worker's report."""
+    return f"tidegate:worker:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningReport:
+    """A running job in a report: bytes it gives back, tokens it may still take."""
+
+    job_id: str
+    model: str
+    reserved_bytes: int
+    remaining_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker says of itself: bytes, tokens, seconds."""
+
+    name: str
+    host: str
+    pid: int
+    engine: str
+    """``starting``, ``loading NAME``, ``ready`` or ``cooling down``."""
+    budget_bytes: int
+    budget_source: str
+    limits_bytes: dict[str, int]
+    """Every limit that was read, by name; ``budget_source`` names the one that binds."""
+    weights_bytes: int
+    reserved_bytes: int
+    used_bytes: int
+    cache_bytes: int
+    headroom_bytes: int
+    chunk_tokens: int
+    served: tuple[str, ...]
+    cards: dict[str, dict[str, Any]]
+    running: tuple[RunningReport, ...] = ()
+    tokens_per_second: float = 0.0
+    queues: tuple[str, ...] = ()
+    counters: dict[str, int] = field(default_factory=dict)
+    updated_at: float = 0.0
+
+    def dump(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: bytes) -> WorkerReport:
+        """Read what :meth:`dump` wrote; fields of later versions are dropped."""
+        fields = {name: value for name, value in json.loads(text).items() if name in cls.__slots__}
+        fields["running"] = tuple(RunningReport(**row) for row in fields.get("running", ()))
+        fields["served"], fields["queues"] = tuple(fields["served"]), tuple(fields.get("queues", ()))
+        return cls(**fields)
+
+    def view(self) -> WorkerView:
+        """The report as admission reads it."""
+        rate = self.tokens_per_second
+        per_job = max(rate, 1.0) / max(1, len(self.running))
+        return WorkerView(
+            name=self.name,
+            budget_bytes=self.budget_bytes,
+            chunk_tokens=self.chunk_tokens,
+            served=frozenset(self.served),
+            cards={model: ModelCard.from_json(card) for model, card in self.cards.items()},
+            seconds_to_free=tuple(
+                (job.remaining_tokens / per_job, job.reserved_bytes) for job in self.running
+            ),
+            headroom_bytes=self.headroom_bytes + self.cache_bytes,
+            tokens_per_second=rate,
+        )
+
+
+def report(connection: Redis, worker: WorkerReport, lease_seconds: float) -> None:
+    """Publish a report; it lapses, and the worker's jobs with it, unless repeated in time."""
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.set(worker_key(worker.name), worker.dump(), px=int(lease_seconds * 1000))
+    pipeline.sadd(WORKERS_KEY, worker.name)
+    pipeline.execute()
+
+
+def withdraw(connection: Redis, name: str) -> None:
+    """A worker leaves."""
+    pipeline = connection.pipeline(transaction=False)
+    pipeline.delete(worker_key(name))
+    pipeline.srem(WORKERS_KEY, name)
+    pipeline.execute()
+
+
+def live_workers(connection: Redis) -> list[WorkerReport]:
+    """Every worker whose report has not lapsed, by name."""
+    members: Any = connection.smembers(WORKERS_KEY)
+    names = sorted(member.decode() for member in members)
+    texts: Any = connection.mget([worker_key(name) for name in names]) if names else []
+    lapsed = [name for name, text in zip(names, texts, strict=True) if text is None]
+    if lapsed:
+        connection.srem(WORKERS_KEY, *lapsed)
+    return [WorkerReport.parse(text) for text in texts if text is not None]
+
+
+def is_alive(connection: Redis, name: str) -> bool:
+    """Whether a worker's lease still runs."""
+    return bool(connection.exists(worker_key(name)))

@@ -1,0 +1,205 @@
+"""The verbs of a worker: claim, go on, end, put back; each under the lease of its attempt.
+
+A worker that lost a job (its lease lapsed, another took over) learns it from the answer to its next
+write, which changed nothing.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from rq.job import Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from scheduler.errors import StoreUnavailable
+from scheduler.events import Kind, LoggedEvent, last_number, read_events
+from scheduler.fleet import is_alive
+from scheduler.job import Lease, State
+from scheduler.ledger import Holder
+from scheduler.queue import JobQueue
+from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome
+from scheduler.swap import Swap
+
+_NUMBERS_BEFORE_OUTPUT: Final = 3
+"""A log that ends before this number holds no output: queued, started, and this one."""
+
+
+@dataclass(slots=True)
+class Held:
+    """A job that this worker holds: its record, its log's newest number, the tokens it has so far."""
+
+    rec: JobRecord
+    number: int
+    tokens: list[int] = field(default_factory=list)
+    claimed_at: float = 0.0
+
+    @property
+    def lease(self) -> Lease:
+        """The attempt."""
+        return Lease.parse(self.rec.lease or "?/0")
+
+    @property
+    def holder(self) -> Holder:
+        """Its name in the ledger."""
+        return Holder(self.rec.id, self.lease.attempt)
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Tokens that it may still make."""
+        return max(0, self.rec.meta.max_tokens - len(self.tokens))
+
+    def event(self, kind: Kind, data: dict[str, Any]) -> LoggedEvent:
+        """The next event of its log."""
+        self.number += 1
+        return LoggedEvent(self.number, kind, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one step brought one job: text for its stream, and perhaps its end."""
+
+    held: Held
+    delta: dict[str, Any] | None = None
+    outcome: Outcome | None = None
+    meta: Meta | None = None
+
+
+class Holding:
+    """What one worker does to jobs.
+
+    Args:
+        queue: the store.
+        worker: the worker's name.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, queue: JobQueue, worker: str, clock: Callable[[], float] = time.time) -> None:
+        self._queue = queue
+        self._worker = worker
+        self._clock = clock
+
+    def claim(self, rec: JobRecord, meta: Meta, passed: Sequence[str]) -> Held | None:
+        """Take a waiting job; None where another was first.
+
+        Args:
+            rec: the job as it waits.
+            meta: its fields for this attempt; the attempt's number and times are filled in here.
+            passed: jobs that it passes over.
+        """
+        now = self._clock()
+        lease = Lease(self._worker, meta.attempt + 1)
+        logged = read_events(self._queue.connection, rec.id) if rec.meta.attempt else []
+        meta = replace(
+            meta, attempt=lease.attempt, started_at=meta.started_at or now, execution_id=uuid.uuid4().hex
+        )
+        number = logged[-1].number if logged else 1
+        held = Held(
+            replace(rec, meta=meta, state=State.IN_PROGRESS, lease=str(lease)), number, claimed_at=now
+        )
+        held.tokens = [token for event in logged for token in event.data.get("tokens", ())]
+        event = held.event(Kind.STARTED, {"attempt": lease.attempt, "worker": self._worker})
+        try:
+            won = self._queue.claim(rec, meta, lease, passed, event)
+        except StoreUnavailable:
+            won = self._queue.fetch(rec.id).lease == str(lease)
+        return held if won else None
+
+    def write(self, progress: Sequence[Progress]) -> list[Held]:
+        """Write a step of the whole batch in one round trip.
+
+        Returns:
+            The jobs among them that this worker does not hold any more.
+
+        Raises:
+            StoreUnavailable: unknown what was written; write the same again.
+        """
+        return self.send(self.prepare(progress), [item.held for item in progress])
+
+    def prepare(self, progress: Sequence[Progress]) -> list[Swap]:
+        """Number a step's events and make its swaps; send the same ones again where an answer is lost."""
+        swaps: list[Swap] = []
+        news: list[tuple[str, LoggedEvent]] = []
+        for item in progress:
+            held, events = item.held, list[LoggedEvent]()
+            if item.meta is not None:
+                held.rec = replace(held.rec, meta=item.meta)
+            if item.delta is not None:
+                held.tokens += item.delta.get("tokens", ())
+                events.append(held.event(Kind.DELTA, item.delta))
+            if item.outcome is None:
+                swaps.append(self._queue.append(held.rec, events[0] if events else None, item.meta))
+            else:
+                events.append(held.event(Kind(item.outcome.state.value), {}))
+                swaps.append(self._queue.finish(held.rec, item.outcome, events, self._clock()))
+            news += [(held.rec.id, event) for event in events]
+        return [*swaps, self._queue.publish(news)]
+
+    def send(self, swaps: Sequence[Swap], held: Sequence[Held]) -> list[Held]:
+        """Do what :meth:`prepare` made; the jobs that this worker does not hold any more."""
+        answers = self._queue.swap(*swaps)
+        return [job for job, answer in zip(held, answers, strict=False) if answer != 1]
+
+    def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> Swap:
+        """The swap that lets a job wait again, at the front of its queue.
+
+        Args:
+            held: the job.
+            reason: for its log.
+            meta: its fields for the next attempt; as they are where None.
+        """
+        base = meta or held.rec.meta
+        fresh = replace(
+            base, reserved_bytes=0, execution_id=None, output_seen=base.output_seen or bool(held.tokens)
+        )
+        event = held.event(Kind.REQUEUED, {"reason": reason, "attempt": held.lease.attempt})
+        return self._queue.requeue(held.rec, fresh, event)
+
+    def cancel_wanted(self, held: Iterable[Held]) -> list[Held]:
+        """Those whose clients asked to cancel them."""
+        jobs = list(held)
+        pipeline = self._queue.connection.pipeline(transaction=False)
+        for job in jobs:
+            pipeline.hexists(Job.key_for(job.rec.id), CANCEL_FIELD)
+        return [job for job, wanted in zip(jobs, pipeline.execute() if jobs else [], strict=True) if wanted]
+
+
+def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[str]) -> list[str]:
+    """Put back the jobs of workers whose leases lapsed, and this worker's that it does not know of.
+
+    Each goes to the front of its queue for its next attempt. Two that recover at once do it once: the
+    lease is compared.
+
+    Args:
+        queue: the store.
+        names: names of RQ's queues.
+        worker: who recovers.
+        held: the leases that it holds, as text, behind their job's id.
+
+    Returns:
+        The jobs put back.
+    """
+    put_back: list[str] = []
+    connection = queue.connection
+    for name in names:
+        registry = StartedJobRegistry(name, connection, serializer=JSONSerializer)
+        entries: Any = connection.zrange(registry.key, 0, -1)
+        started = [entry.decode().split(":")[0] for entry in entries]
+        for rec in queue.fetch_many(started) if started else ():
+            if rec.lease is None or rec.state is not State.IN_PROGRESS:
+                continue
+            owner = Lease.parse(rec.lease).worker
+            known = f"{rec.id} {rec.lease}" in held if owner == worker else is_alive(connection, owner)
+            if known:
+                continue
+            number = last_number(connection, rec.id) + 1
+            seen = rec.meta.output_seen or number > _NUMBERS_BEFORE_OUTPUT
+            meta = replace(rec.meta, reserved_bytes=0, output_seen=seen)
+            event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": rec.meta.attempt})
+            if queue.swap(queue.requeue(rec, meta, event)) == [1]:
+                put_back.append(rec.id)
+    return put_back

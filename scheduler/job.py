@@ -1,0 +1,118 @@
+"""What a job is: its states, the one table of transitions, and its identity.
+
+Everything that affects where a job may go lives in :data:`TRANSITIONS`; the sets of states below are
+derived from it. A transition that is not in the table raises and changes nothing.
+
+A job is *queued* until a worker claims it, *in_progress* while an attempt on a live worker holds it,
+and then ends once. ``requeue`` leads back: the attempt ended (its worker died, it was shed, its worker
+shut down) and the job did not; its event log keeps what was sent, and the next attempt goes on there.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from scheduler.errors import TransitionRefused
+
+PRIORITIES: Final = ("interactive", "standard", "batch")
+"""The classes, most urgent first; each is an RQ queue of that name."""
+
+JOB_ID: Final = re.compile(r"job_[0-9a-z]{26}")
+
+
+class State(enum.StrEnum):
+    """Where a job is, in OpenAI's words."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Event(enum.StrEnum):
+    """What moves a job."""
+
+    CLAIM = "claim"
+    REQUEUE = "requeue"
+    COMPLETE = "complete"
+    RUN_OUT = "run_out"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
+    (State.QUEUED, Event.CLAIM): State.IN_PROGRESS,
+    (State.QUEUED, Event.FAIL): State.FAILED,
+    (State.QUEUED, Event.CANCEL): State.CANCELLED,
+    (State.IN_PROGRESS, Event.REQUEUE): State.QUEUED,
+    (State.IN_PROGRESS, Event.COMPLETE): State.COMPLETED,
+    (State.IN_PROGRESS, Event.RUN_OUT): State.INCOMPLETE,
+    (State.IN_PROGRESS, Event.FAIL): State.FAILED,
+    (State.IN_PROGRESS, Event.CANCEL): State.CANCELLED,
+}
+
+TERMINAL: Final = frozenset(State) - {origin for origin, _ in TRANSITIONS}
+HOLDING: Final = frozenset(target for (_, event), target in TRANSITIONS.items() if event is Event.CLAIM)
+"""The states in which a job holds memory."""
+
+
+def advance(state: State, event: Event) -> State:
+    """The state after ``event``.
+
+    Raises:
+        TransitionRefused: the table has no such row.
+    """
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise TransitionRefused(f"a job that is {state} cannot {event}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who holds a job: a worker's name and the attempt, counted from 1.
+
+    Written into the job at the claim and compared at every write, so that a late word from attempt 1
+    cannot touch attempt 2.
+    """
+
+    worker: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.worker}/{self.attempt}"
+
+    @classmethod
+    def parse(cls, text: str) -> Lease:
+        """Read what ``str`` wrote.
+
+        Raises:
+            ValueError: ``text`` is not ``worker/attempt``.
+        """
+        worker, slash, attempt = text.rpartition("/")
+        if not (slash and worker):
+            raise ValueError(f"{text!r} names no worker and attempt")
+        return cls(worker, int(attempt))
+
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts as it counts
+
+
+def new_job_id(now_seconds: float | None = None, entropy: int | None = None) -> str:
+    """A job id that sorts by time of creation: ``job_`` and a ULID in lower case.
+
+    Args:
+        now_seconds: Unix time; the clock's where None.
+        entropy: 80 random bits; drawn where None.
+    """
+    milliseconds = int((time.time() if now_seconds is None else now_seconds) * 1000)
+    number = (milliseconds << 80) | (secrets.randbits(80) if entropy is None else entropy)
+    digits = "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -5, -5))
+    return f"job_{digits}"

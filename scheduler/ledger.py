@@ -1,0 +1,173 @@
+"""A worker's memory account: weights + reserved + cache + headroom = budget, always.
+
+The ledger keeps who shares a batch, and derives what that costs: a job's reservation is its even share
+of its batch's peak, so that the reservations always add up to what the rectangle can take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from scheduler.errors import TransitionRefused
+from scheduler.footprint import ModelCard, Row, batch_bytes
+
+RECOVERY_PER_SECOND: Final = 0.01
+"""How fast a lowered working budget returns to the whole, as a share of it."""
+
+DECREASE: Final = 0.8
+"""What running out of memory leaves of the working budget (multiplicative decrease)."""
+
+FLOOR: Final = 0.5
+"""The least share of the budget that running out may leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a reservation: a job and its attempt."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(slots=True)
+class Ledger:
+    """One worker's account.
+
+    Args:
+        budget_bytes: what the worker may use.
+        chunk_tokens: the engine's prefill chunk.
+        prefill_rows: how many prompts the engine computes together.
+    """
+
+    budget_bytes: int
+    chunk_tokens: int
+    prefill_rows: int
+    cache_bytes: int = 0
+    _cards: dict[str, ModelCard] = field(default_factory=dict)
+    _rows: dict[str, dict[Holder, Row]] = field(default_factory=dict)
+    _working_share: float = 1.0
+    _lowered_at: float = 0.0
+
+    def admit_model(self, card: ModelCard) -> None:
+        """Count a model's weights from now on."""
+        self._cards[card.model] = card
+        self._rows.setdefault(card.model, {})
+
+    def drop_model(self, model: str) -> None:
+        """Stop counting a model that holds no job.
+
+        Raises:
+            TransitionRefused: jobs still hold memory there.
+        """
+        if self._rows.get(model):
+            raise TransitionRefused(f"{model} holds {len(self._rows[model])} jobs")
+        self._cards.pop(model, None)
+        self._rows.pop(model, None)
+
+    @property
+    def cards(self) -> Mapping[str, ModelCard]:
+        """The resident models."""
+        return self._cards
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of every resident model's weights."""
+        return sum(card.weights_bytes for card in self._cards.values())
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes that the jobs now held can come to need."""
+        return sum(self._batch_bytes(model) for model in self._rows)
+
+    @property
+    def headroom_bytes(self) -> int:
+        """What is left for another job, reclaimable cache not counted."""
+        return self.budget_bytes - self.weights_bytes - self.reserved_bytes - self.cache_bytes
+
+    @property
+    def holders(self) -> Mapping[Holder, Row]:
+        """Everything held."""
+        return {holder: row for rows in self._rows.values() for holder, row in rows.items()}
+
+    def rows(self, model: str) -> Mapping[Holder, Row]:
+        """What is held of one model."""
+        return self._rows.get(model, {})
+
+    def share_bytes(self, holder: Holder) -> int:
+        """One holder's reservation: its even share of its batch's peak; 0 where it holds none."""
+        for model, rows in self._rows.items():
+            if holder in rows:
+                return -(-self._batch_bytes(model) // len(rows))
+        return 0
+
+    def marginal_bytes(self, model: str, row: Row) -> int:
+        """What one more row in its model's batch adds to the reservations."""
+        return self._batch_bytes(model, row) - self._batch_bytes(model)
+
+    def fits(self, model: str, row: Row, now_seconds: float) -> bool:
+        """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
+        if self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row) > self.budget_bytes:
+            return False
+        if not self.holders:
+            return True
+        working = self.budget_bytes * self.working_share(now_seconds)
+        return self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row) <= working
+
+    def reserve(self, holder: Holder, model: str, row: Row) -> None:
+        """Hold memory for a job, evicting reclaimable cache from the account where needed.
+
+        Raises:
+            TransitionRefused: it is held already, its model is not resident, or it does not fit.
+        """
+        if model not in self._cards:
+            raise TransitionRefused(f"{model} is not resident")
+        if holder in self.holders:
+            raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds a reservation already")
+        need = self.marginal_bytes(model, row)
+        free = self.budget_bytes - self.weights_bytes - self.reserved_bytes
+        if need > free:
+            raise TransitionRefused(f"{holder.job_id} needs {need:,} bytes; {free:,} are free")
+        self._rows[model][holder] = row
+        self._shrink_cache()
+
+    def resize(self, holder: Holder, row: Row) -> bool:
+        """Replace a holder's row by its exact one; False, and nothing changed, where that does not fit."""
+        for rows in self._rows.values():
+            if holder in rows:
+                before = rows[holder]
+                rows[holder] = row
+                if self.weights_bytes + self.reserved_bytes > self.budget_bytes:
+                    rows[holder] = before
+                    return False
+                self._shrink_cache()
+                return True
+        raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds nothing")
+
+    def release(self, holder: Holder) -> None:
+        """Let go; a late release from another attempt frees nothing."""
+        for rows in self._rows.values():
+            rows.pop(holder, None)
+
+    def note_cache(self, cache_bytes: int) -> None:
+        """Take the engine's count of reclaimable bytes, at most what the account leaves for it."""
+        self.cache_bytes = cache_bytes
+        self._shrink_cache()
+
+    def working_share(self, now_seconds: float) -> float:
+        """The share of the budget in use since memory last ran out: recovers with time, never latches."""
+        return min(1.0, self._working_share + (now_seconds - self._lowered_at) * RECOVERY_PER_SECOND)
+
+    def ran_out(self, now_seconds: float) -> None:
+        """Memory ran out in spite of the account: admit less for a while."""
+        self._working_share = max(FLOOR, self.working_share(now_seconds) * DECREASE)
+        self._lowered_at = now_seconds
+
+    def _batch_bytes(self, model: str, *more: Row) -> int:
+        rows = [*self._rows.get(model, {}).values(), *more]
+        return batch_bytes(self._cards[model], rows, self.chunk_tokens, self.prefill_rows) if rows else 0
+
+    def _shrink_cache(self) -> None:
+        room = self.budget_bytes - self.weights_bytes - self.reserved_bytes
+        self.cache_bytes = max(0, min(self.cache_bytes, room))

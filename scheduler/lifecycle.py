@@ -1,0 +1,253 @@
+"""The verbs: what clients do to jobs. Workers' verbs are in :mod:`scheduler.holding`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from redis import Redis
+
+from scheduler import fleet
+from scheduler.admission import Decision, Verdict, expected_wait, judge
+from scheduler.errors import ClientError, gib
+from scheduler.events import Kind, LoggedEvent, last_number, publish_command
+from scheduler.footprint import Row
+from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
+from scheduler.queue import JOBS_KEY, JobQueue
+from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
+from scheduler.request import JobRequest
+from scheduler.settings import Settings
+
+_FLEET_SECONDS = 0.5
+"""How old the list of workers may be when a job is judged."""
+
+_LIST_SCAN = 200
+
+_CANCEL_TRIES = 20
+"""A job moves under a cancellation now and then; one that cannot be ended so often was put by others
+where RQ keeps jobs for later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of jobs, newest first, and the cursor of the next."""
+
+    records: tuple[JobRecord, ...]
+    next_cursor: str | None
+
+
+class Lifecycle:
+    """What clients do to jobs.
+
+    Args:
+        connection: a client that answers bytes.
+        settings: the process's settings.
+        clock: Unix seconds.
+    """
+
+    def __init__(self, connection: Redis, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.queue = JobQueue(connection, settings.result_ttl)
+        self._clock = clock
+        self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
+
+    def submit(self, request: JobRequest) -> JobRecord:
+        """Accept a job into its queue.
+
+        Raises:
+            ClientError: ``model_not_found``, ``memory_never_fits``, ``no_worker``, ``queue_full``,
+                ``insufficient_memory`` (the request would rather fail than wait).
+        """
+        now = self._clock()
+        workers = [report for report in self.workers() if request.model in report.served]
+        if not workers and request.model not in self.settings.model_sources:
+            raise ClientError(
+                "model_not_found", f"the model {request.model!r} is not served here", param="model"
+            )
+        max_tokens = request.max_tokens or self.settings.default_max_tokens
+        verdict = self._judge(workers, request, max_tokens)
+        if not workers and not self.settings.queue_without_worker:
+            raise ClientError("no_worker", f"no live worker serves {request.model}", retry_after=30)
+        if request.on_insufficient_memory == "fail":
+            self._refuse_waiting(workers, request, verdict)
+        rec = self._new_record(request, max_tokens, verdict, now)
+        if not self.queue.submit(rec, self.settings.max_queued_jobs, self.settings.max_queued_tokens):
+            jobs, tokens = self.queue.waiting()
+            raise ClientError(
+                "queue_full",
+                f"{jobs:,} jobs with {tokens:,} tokens of work wait; "
+                f"at most {self.settings.max_queued_jobs:,} and {self.settings.max_queued_tokens:,} may",
+                retry_after=self.wait_seconds(request.model, 0, rec.meta.work_tokens),
+            )
+        return rec
+
+    def get(self, job_id: str) -> JobRecord:
+        """A job.
+
+        Raises:
+            ClientError: ``not_found``.
+        """
+        if not JOB_ID.fullmatch(job_id):
+            raise ClientError("not_found", f"no job {job_id[:64]!r}", param="id")
+        rec = self.queue.fetch(job_id)
+        if rec.overdue(self._clock()) and self.end_waiting(rec, overdue_outcome(rec)):
+            return self.queue.fetch(job_id)
+        return rec
+
+    def end_overdue(self) -> list[str]:
+        """End every waiting job whose ``queue_timeout`` has passed; their ids."""
+        late = self.queue.fetch_many(self.queue.overdue(self._clock()))
+        return [rec.id for rec in late if self.end_waiting(rec, overdue_outcome(rec))]
+
+    def view(self, rec: JobRecord) -> dict[str, Any]:
+        """A job as clients see it, with its place and the seconds until it should start."""
+        if rec.state is not State.QUEUED:
+            return rec.view()
+        position = self.queue.position(rec)
+        jobs, tokens = self.queue.waiting()
+        ahead = int(tokens * max(0, (position or 1) - 1) / max(1, jobs))
+        eta = self.wait_seconds(rec.meta.model, rec.meta.estimated_bytes or 0, ahead)
+        return rec.view(position, round(eta, 1))
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """End a job that waits, or ask the worker that holds it to; a job that ended stays as it is.
+
+        Returns:
+            The job at that moment: ended, or in progress with its cancellation asked for.
+        """
+        rec = self.get(job_id)
+        for _ in range(_CANCEL_TRIES):
+            if rec.state in TERMINAL or rec.cancel_requested:
+                break
+            done = (
+                self.end_waiting(rec, Outcome(State.CANCELLED))
+                if rec.state is State.QUEUED
+                else self.queue.ask_cancel(rec)
+            )
+            rec = self.get(job_id)
+            if done:
+                break
+        return rec
+
+    def end_waiting(self, rec: JobRecord, outcome: Outcome) -> bool:
+        """End a job that waits; False where it does not wait any more."""
+        event = LoggedEvent(last_number(self.connection, rec.id) + 1, Kind(outcome.state.value))
+        swap = self.queue.finish(rec, outcome, [event], self._clock())
+        # Told in the same swap: a job that was claimed meanwhile must not be announced as ended.
+        told = replace(swap, commands=(*swap.commands, publish_command([(rec.id, event)])))
+        return self.queue.swap(told) == [1]
+
+    def page(
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        status: str | None = None,
+        model: str | None = None,
+        priority: str | None = None,
+    ) -> Page:
+        """Jobs, newest first.
+
+        Args:
+            limit: how many at most.
+            after: the cursor of the page before: a job's id.
+            status, model, priority: only those.
+        """
+        found: list[JobRecord] = []
+        cursor = after
+        while True:
+            ids = self._ids_before(cursor)
+            for rec in self.queue.fetch_many(ids) if ids else ():
+                wanted = (
+                    (status, rec.wire_state.value),
+                    (model, rec.meta.model),
+                    (priority, rec.meta.priority),
+                )
+                if all(want is None or want == has for want, has in wanted):
+                    found.append(rec)
+                if len(found) > limit:
+                    return Page(tuple(found[:limit]), found[limit - 1].id)
+            if len(ids) < _LIST_SCAN:
+                return Page(tuple(found), None)
+            cursor = ids[-1]
+
+    def workers(self) -> list[fleet.WorkerReport]:
+        """The live workers, at most half a second old."""
+        now = self._clock()
+        if not 0 <= now - self._workers[0] < _FLEET_SECONDS:
+            self._workers = (now, fleet.live_workers(self.connection))
+        return self._workers[1]
+
+    def models(self) -> list[str]:
+        """Every served name: listed here, or by a live worker."""
+        return sorted(set(self.settings.model_sources).union(*(report.served for report in self.workers())))
+
+    def wait_seconds(self, model: str, need_bytes: int, tokens_ahead: int) -> float:
+        """Seconds until memory for a job should be free."""
+        return expected_wait([report.view() for report in self.workers()], model, need_bytes, tokens_ahead)
+
+    def _judge(self, workers: Sequence[fleet.WorkerReport], request: JobRequest, max_tokens: int) -> Verdict:
+        """Refuse what cannot fit even if its prompt is as short as its bytes allow; estimate the rest."""
+        views = [report.view() for report in workers]
+        least = judge(views, request.model, Row(request.prompt_tokens_least, max_tokens))
+        if least.decision is Decision.NEVER_FITS:
+            raise never_fits("this job", least.need_bytes, least.limit_bytes)
+        return judge(views, request.model, Row(request.prompt_tokens_likely, max_tokens))
+
+    def _refuse_waiting(
+        self, workers: Sequence[fleet.WorkerReport], request: JobRequest, verdict: Verdict
+    ) -> None:
+        free = max((report.headroom_bytes + report.cache_bytes for report in workers), default=0)
+        jobs, tokens = self.queue.waiting()
+        cards = [report.cards[request.model] for report in workers if request.model in report.cards]
+        need = verdict.need_bytes - min((card["weights_bytes"] for card in cards), default=0)
+        if jobs or need > free:
+            raise ClientError(
+                "insufficient_memory",
+                f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free and {jobs:,} jobs wait",
+                retry_after=self.wait_seconds(request.model, need, tokens),
+                estimated_bytes=need,
+                limit_bytes=free,
+            )
+
+    def _new_record(self, request: JobRequest, max_tokens: int, verdict: Verdict, now: float) -> JobRecord:
+        meta = Meta(
+            model=request.model,
+            priority=request.priority,
+            work_tokens=request.prompt_tokens_likely + max_tokens,
+            prompt_tokens=request.prompt_tokens_likely,
+            max_tokens=max_tokens,
+            queue_deadline=now + request.queue_timeout if request.queue_timeout else None,
+            seed=secrets.randbits(63) if request.seed is None else request.seed,
+            estimated_bytes=verdict.need_bytes or None,
+            budget_bytes=verdict.limit_bytes or None,
+        )
+        body = request.model_dump(mode="json", exclude_defaults=True)
+        envelope = {"version": ENVELOPE_VERSION, "request": body}
+        return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope)
+
+    def _ids_before(self, cursor: str | None) -> list[str]:
+        newest = f"({cursor}" if cursor else "+"
+        ids: Any = self.connection.zrevrangebylex(JOBS_KEY, newest, "-", 0, _LIST_SCAN)
+        return [entry.decode() for entry in ids]
+
+
+def overdue_outcome(rec: JobRecord) -> Outcome:
+    """How a job ends that waited longer than it was willing to."""
+    waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
+    error = ClientError("queue_timeout", f"no memory came free within {waited:g} s", retry_after=30)
+    return Outcome(State.FAILED, error=error.body())
+
+
+def never_fits(what: str, need_bytes: int, limit_bytes: int) -> ClientError:
+    """The refusal that no retry changes."""
+    return ClientError(
+        "memory_never_fits",
+        f"{what} needs {gib(need_bytes)} of memory; the largest budget here is {gib(limit_bytes)}",
+        estimated_bytes=need_bytes,
+        limit_bytes=limit_bytes,
+    )

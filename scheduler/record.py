@@ -1,0 +1,229 @@
+"""A job as it is stored, in RQ's own hash, and as a client sees it.
+
+RQ's fields hold what RQ knows; ours are in its ``meta`` (JSON), beside two fields of their own that
+single commands must reach: ``lease`` (who holds the job) and ``cancel_requested``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rq.job import Job, JobStatus
+from rq.utils import str_to_date
+
+from scheduler.errors import ClientError
+from scheduler.footprint import Row
+from scheduler.job import State
+from scheduler.request import JobRequest, read_request
+
+ENVELOPE_VERSION: Final = 1
+"""The version of a job's kwargs and meta; a worker leaves jobs of another version to others."""
+
+LEASE_FIELD: Final = "lease"
+CANCEL_FIELD: Final = "cancel_requested"
+
+_STATES: Final = {
+    JobStatus.QUEUED.value: State.QUEUED,
+    JobStatus.STARTED.value: State.IN_PROGRESS,
+    JobStatus.FINISHED.value: State.COMPLETED,
+    JobStatus.FAILED.value: State.FAILED,
+    JobStatus.STOPPED.value: State.CANCELLED,
+    JobStatus.CANCELED.value: State.CANCELLED,
+}
+
+RQ_STATUS: Final = {
+    State.QUEUED: JobStatus.QUEUED,
+    State.IN_PROGRESS: JobStatus.STARTED,
+    State.COMPLETED: JobStatus.FINISHED,
+    State.INCOMPLETE: JobStatus.FINISHED,
+    State.FAILED: JobStatus.FAILED,
+    State.CANCELLED: JobStatus.CANCELED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Our fields of a job. Bytes and tokens are counts; times are Unix seconds."""
+
+    version: int = ENVELOPE_VERSION
+    model: str = ""
+    priority: str = "standard"
+    work_tokens: int = 0
+    """Prompt and completion tokens, as estimated when the job came."""
+    prompt_tokens: int = 1
+    counted: bool = False
+    """Whether ``prompt_tokens`` was counted by the model's tokenizer, and not estimated."""
+    max_tokens: int = 0
+    seed: int = 0
+    attempt: int = 0
+    failures: int = 0
+    """Attempts that ended badly while the job ran alone, and so by its own fault."""
+    suspicions: int = 0
+    """Attempts that ended badly in company."""
+    alone: bool = False
+    """Whether the next attempt shares its engine with nobody, so that blame is certain."""
+    estimated_bytes: int | None = None
+    reserved_bytes: int = 0
+    peak_bytes: int | None = None
+    budget_bytes: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    execution_id: str | None = None
+    output_seen: bool = False
+    """Whether a client was sent output: such a job stays in progress on the wire while it waits again."""
+    ended_as: str | None = None
+    queue_deadline: float | None = None
+    sheds: int = 0
+
+    @classmethod
+    def parse(cls, text: bytes | str | None) -> Meta:
+        """Read ``meta``; fields of later versions are dropped, lacking ones take their defaults."""
+        fields = json.loads(text) if text else {}
+        known = {name: value for name, value in fields.items() if name in cls.__slots__}
+        return cls(**known)
+
+    def dump(self) -> bytes:
+        """The JSON that RQ's serializer would write."""
+        return json.dumps(asdict(self)).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended: its result, or its error's body."""
+
+    state: State
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job, read at one moment."""
+
+    id: str
+    state: State
+    meta: Meta
+    created_at: float
+    enqueued_at: float
+    envelope: dict[str, Any]
+    lease: str | None = None
+    cancel_requested: bool = False
+    outcome: Outcome | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def request(self) -> JobRequest:
+        """What was asked, validated again.
+
+        Raises:
+            ClientError: ``invalid_request``; the stored request is not one that this version takes.
+        """
+        return read_request(self.envelope.get("request"))
+
+    @property
+    def row(self) -> Row:
+        """The job's place in a batch."""
+        return Row(max(1, self.meta.prompt_tokens), max(1, self.meta.max_tokens))
+
+    def overdue(self, now_seconds: float) -> bool:
+        """Whether it waits longer than it was willing to."""
+        deadline = self.meta.queue_deadline
+        return (
+            self.state is State.QUEUED
+            and not self.meta.attempt
+            and deadline is not None
+            and now_seconds > deadline
+        )
+
+    @property
+    def wire_state(self) -> State:
+        """The state that clients see."""
+        seen = self.state is State.QUEUED and self.meta.output_seen
+        return State.IN_PROGRESS if seen else self.state
+
+    def ended(self, outcome: Outcome, now_seconds: float) -> JobRecord:
+        """The record as it is after it ended."""
+        meta = replace(self.meta, ended_as=outcome.state.value, ended_at=now_seconds, reserved_bytes=0)
+        return replace(self, state=outcome.state, meta=meta, outcome=outcome, lease=None)
+
+    def view(self, position: int | None = None, eta_seconds: float | None = None) -> dict[str, Any]:
+        """The job as clients see it (DESIGN, the contract)."""
+        meta, outcome = self.meta, self.outcome
+        queue = None
+        if self.state is State.QUEUED:
+            queue = {"position": position, "eta_seconds": eta_seconds}
+        metadata = (self.envelope.get("request") or {}).get("metadata") or {}
+        return {
+            "id": self.id,
+            "object": "job",
+            "status": self.wire_state.value,
+            "model": meta.model,
+            "priority": meta.priority,
+            "created_at": self.created_at,
+            "started_at": meta.started_at,
+            "completed_at": meta.ended_at,
+            "attempt": meta.attempt,
+            "queue": queue,
+            "memory": {
+                "estimated_bytes": meta.estimated_bytes,
+                "reserved_bytes": meta.reserved_bytes,
+                "peak_bytes": meta.peak_bytes,
+                "budget_bytes": meta.budget_bytes,
+            },
+            "metadata": metadata,
+            "result": outcome.result if outcome else None,
+            "error": outcome.error if outcome else None,
+        }
+
+
+def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None) -> JobRecord:
+    """A record from RQ's hash.
+
+    Raises:
+        ClientError: ``not_found``; there is no such job, or it is not one of ours.
+    """
+    if b"data" not in fields or b"meta" not in fields:
+        raise ClientError("not_found", f"no job {job_id}", param="id")
+    status = fields.get(b"status", b"").decode()
+    try:
+        meta = Meta.parse(fields[b"meta"])
+        envelope = _kwargs(fields[b"data"])
+    except (ValueError, TypeError, AttributeError):
+        raise ClientError("not_found", f"{job_id} is not a generation job", param="id") from None
+    state = State(meta.ended_as) if meta.ended_as else _STATES.get(status, State.QUEUED)
+    lease = fields.get(LEASE_FIELD.encode())
+    return JobRecord(
+        id=job_id,
+        state=state,
+        meta=meta,
+        created_at=_seconds(fields.get(b"created_at")),
+        enqueued_at=_seconds(fields.get(b"enqueued_at")),
+        envelope=envelope,
+        lease=lease.decode() if lease else None,
+        cancel_requested=CANCEL_FIELD.encode() in fields,
+        outcome=outcome,
+    )
+
+
+def _kwargs(data: bytes) -> dict[str, Any]:
+    """The kwargs inside RQ's call: JSON of (function, instance, args, kwargs), compressed."""
+    job = Job(id="envelope", connection=_NO_CONNECTION, serializer="json")
+    job.restore({b"data": data})
+    return dict(job.kwargs)
+
+
+def _seconds(text: bytes | None) -> float:
+    if not text:
+        return 0.0
+    moment: datetime = str_to_date(text)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+class _NoConnection:
+    """Stands where RQ wants a connection for a job that is only decoded."""
+
+
+_NO_CONNECTION: Any = _NoConnection()

@@ -1,0 +1,159 @@
+"""Everything an operator can set, read once at process start.
+
+A process calls :func:`load` in its entry point and passes the frozen result down; nothing else in
+tidegate reads the environment. Each variable is the field's name in capitals behind ``TIDEGATE_``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from scheduler.errors import SettingsInvalid
+
+_SOCKET_PATH_BYTES = 104
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as ``18GiB``, ``512m`` or ``1048576``.
+
+    Units are powers of 1,024 whether or not the ``i`` is written.
+
+    Raises:
+        ValueError: ``text`` is not a number with an optional unit.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 18GiB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+class Settings(BaseSettings):
+    """One process's settings; sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore")
+
+    redis_url: str | None = Field(
+        None, description="The Redis or Valkey server; unset: the embedded server of `tidegate up`."
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("tidegate", appauthor=False)),
+        description="Where models made here, the embedded server's data and logs are kept.",
+    )
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="What is served, comma separated: a Hugging Face id, or `name=folder`. Nothing else loads.",
+    )
+    host: str = Field("127.0.0.1", description="Where the API listens.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8400, description="The API's port; 0 picks one.")
+    max_body_bytes: Annotated[int, Field(gt=0)] = Field(8 << 20, description="The largest request body.")
+    max_queued_jobs: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="How many jobs may wait before `queue_full`."
+    )
+    max_queued_tokens: Annotated[int, Field(ge=1)] = Field(
+        20_000_000, description="How many tokens of work (prompt + max_tokens) may wait."
+    )
+    queue_without_worker: bool = Field(
+        True,
+        description="Queue a job for a listed model though no live worker serves it; else 503 no_worker.",
+    )
+    default_max_tokens: Annotated[int, Field(ge=1)] = Field(
+        512, description="`max_tokens` where a job names none."
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
+        3, description="How often a job may be blamed for a failure before it fails."
+    )
+    result_ttl: Annotated[int, Field(ge=60)] = Field(86_400, description="How long an ended job is kept.")
+    memory_budget: int | None = Field(
+        None, description="Bytes a worker may use (`18GiB`); unset: from the host."
+    )
+    cache_limit: int | None = Field(
+        None,
+        description="Bytes of freed buffers MLX may keep; unset: a sixteenth of the budget, at most 1 GiB.",
+    )
+    prefill_chunk: Annotated[int, Field(ge=16, le=8192)] = Field(
+        512, description="Prompt tokens computed between two decode steps."
+    )
+    prefill_rows: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Prompts computed together.")
+    max_batch: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Jobs that decode together.")
+    claim_lookahead: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="How many waiting jobs of a class a claim looks at."
+    )
+    max_passes: Annotated[int, Field(ge=0)] = Field(
+        64, description="How often a waiting job may be passed by smaller ones."
+    )
+    progress_timeout: Annotated[float, Field(gt=0)] = Field(
+        120.0, description="An engine silent for so long while it has work is replaced."
+    )
+    shutdown_grace: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="How long a worker asked to stop lets its jobs finish before it sheds them."
+    )
+    lease_seconds: Annotated[float, Field(ge=2)] = Field(
+        15.0, description="A worker silent for so long has lost its jobs to others."
+    )
+    blas_preload: Literal["auto", "off"] = Field(
+        "auto", description="On Linux CPUs, preload OpenBLAS into the engine where it is installed."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe line logged."
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("memory_budget", "cache_limit", mode="before")
+    @classmethod
+    def _read_size(cls, value: object) -> object:
+        return parse_bytes(value) if isinstance(value, str) else value
+
+    @property
+    def model_sources(self) -> dict[str, str]:
+        """The served names, each with what is loaded for it: a folder or a Hugging Face id."""
+        pairs = (entry.partition("=") for entry in self.models)
+        return {name.strip(): (source.strip() or name.strip()) for name, _, source in pairs}
+
+    @property
+    def socket_path(self) -> Path:
+        """The embedded server's Unix socket.
+
+        It lies in the data folder, or, where that path is longer than a socket address holds (104 bytes
+        on macOS), in a private folder named after it.
+        """
+        path = self.data_dir / "valkey.sock"
+        if len(os.fsencode(path)) < _SOCKET_PATH_BYTES:
+            return path
+        name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"tidegate-{os.getuid()}-{name}" / "valkey.sock"
+
+    @property
+    def server_url(self) -> str:
+        """The server to use: the one set, else the embedded one's socket."""
+        return self.redis_url or f"unix://{quote(str(self.socket_path))}"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the environment once.
+
+    Raises:
+        SettingsInvalid: a variable has a value that cannot be used; the message names it.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "TIDEGATE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsInvalid(f"{name}={first['input']!r}: {first['msg']}") from None

@@ -1,0 +1,129 @@
+"""The atomic step on the queue's server: guarded commands, all or nothing, in one round trip.
+
+Rules live in Python; the server only guarantees the swap. A :class:`Swap` says what must be true
+(guards) and what then happens (commands). Commands are recorded from redis-py's own pipeline, so RQ's
+functions that write to a pipeline can be used inside a swap as they are. Several swaps travel together
+and stand or fall alone: one step of a whole batch is one call.
+
+An event whose number its log already has is not written again, so a swap whose answer was lost can be
+sent once more.
+
+Wire form, all strings: count of swaps; per swap, count of guards, each ``op expected argc arg…``, then
+count of commands, each ``argc arg…``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from scheduler.errors import StoreUnavailable
+
+_SCRIPT: Final = """
+local at = 1
+local function take() local value = ARGV[at]; at = at + 1; return value end
+local function call()
+  local args = {}
+  for i = 1, tonumber(take()) do args[i] = take() end
+  return args
+end
+local answers = {}
+for swap = 1, tonumber(take()) do
+  local holds = 1
+  for guard = 1, tonumber(take()) do
+    local op, expected, args = take(), take(), call()
+    if holds == 1 then
+      local reply = redis.call(unpack(args))
+      if type(reply) == 'table' then reply = reply.ok or #reply end
+      if op == '=' then
+        if tostring(reply or '') ~= expected then holds = 0 end
+      elseif (tonumber(reply or 0) or 0) > tonumber(expected) then
+        holds = 0
+      end
+      if holds == 0 then answers[swap] = -guard end
+    end
+  end
+  for command = 1, tonumber(take()) do
+    local args = call()
+    if holds == 1 then
+      if args[1] == 'XADD' and string.sub(args[3], -2) == '-0' then
+        redis.pcall(unpack(args))
+      else
+        redis.call(unpack(args))
+      end
+    end
+  end
+  if holds == 1 then answers[swap] = 1 end
+end
+return answers
+"""
+
+Word = str | bytes | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A command and what its reply must be: equal to ``expected``, or at most it."""
+
+    command: tuple[Word, ...]
+    expected: Word
+    op: Literal["=", "<="] = "="
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """What must be true, and what then happens."""
+
+    guards: tuple[Guard, ...] = ()
+    commands: tuple[tuple[Word, ...], ...] = field(default=())
+
+
+def record(connection: Redis, write: Callable[[Pipeline], object]) -> tuple[tuple[Word, ...], ...]:
+    """The commands that ``write`` puts on a pipeline, not sent."""
+    pipeline = connection.pipeline(transaction=False)
+    write(pipeline)
+    return tuple(command[0] for command in pipeline.command_stack)
+
+
+def encode(swaps: Sequence[Swap]) -> list[Word]:
+    """The wire form."""
+    words: list[Word] = [len(swaps)]
+    for swap in swaps:
+        words.append(len(swap.guards))
+        for guard in swap.guards:
+            words += [guard.op, guard.expected, len(guard.command), *guard.command]
+        words.append(len(swap.commands))
+        for command in swap.commands:
+            words += [len(command), *command]
+    return words
+
+
+class Swapper:
+    """Runs swaps on one server.
+
+    Args:
+        connection: a client that answers bytes.
+    """
+
+    def __init__(self, connection: Redis) -> None:
+        self._script: Any = connection.register_script(_SCRIPT)
+
+    def __call__(self, *swaps: Swap) -> list[int]:
+        """Run each swap.
+
+        Returns:
+            For each, 1 where it was done, else minus the number (from 1) of the guard that failed.
+
+        Raises:
+            StoreUnavailable: the server did not answer; each swap was done once or not at all.
+        """
+        try:
+            return list(self._script(args=encode(swaps)))
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise StoreUnavailable(str(error)) from error

@@ -1,0 +1,38 @@
+"""What the suites share: one real Valkey, emptied for each test, and searched for leaks after it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from scheduler.settings import Settings, load
+from tests.key_leaks import leaks
+from tests.valkey import valkey
+
+MODEL = "test-model"
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """A real server for the whole session; its folder's name is short, as a socket's address must be."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as folder, valkey(Path(folder)) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def connection(valkey_url: str) -> Iterator[Redis]:
+    """A client of the emptied server. The test fails if it leaves a key that nobody will remove."""
+    with Redis.from_url(valkey_url) as client:
+        client.flushall()
+        yield client
+        assert leaks(client) == []
+
+
+@pytest.fixture
+def settings(valkey_url: str, tmp_path: Path) -> Settings:
+    """Settings for that server, with one model listed."""
+    return load(redis_url=valkey_url, data_dir=tmp_path, models=(MODEL,))

@@ -1,0 +1,195 @@
+"""The one reader: whatever the channel loses, repeats or floods, a stream has every event once."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from api.mailbox import Mailbox
+from api.reader import Reader
+from scheduler.events import (
+    STEPS_CHANNEL,
+    Kind,
+    LoggedEvent,
+    append_command,
+    publish_command,
+    read_events,
+)
+from tests.valkey import valkey
+from tests.waiting import wait_until
+
+JOB = "job_00000000000000000000000001"
+
+
+@pytest.fixture
+def reader(connection: Redis) -> Iterator[Reader]:
+    """A reader whose streams pile up eight events at most."""
+    made = Reader(connection, capacity=8)
+    yield made
+    made.close()
+    connection.delete(f"tidegate:events:{JOB}")
+
+
+def event(number: int, kind: Kind = Kind.DELTA) -> LoggedEvent:
+    return LoggedEvent(number, kind, {"text": str(number)})
+
+
+def write(connection: Redis, *events: LoggedEvent, tell: bool = True) -> None:
+    """Log events, and tell the channel as a worker does, or not."""
+    for each in events:
+        connection.execute_command(*append_command(JOB, each))
+    if tell:
+        connection.execute_command(*publish_command([(JOB, each) for each in events]))
+
+
+def numbers(stream: Iterator[LoggedEvent | None], count: int) -> list[int]:
+    """The numbers of the next ``count`` events, silences left out."""
+    return [each.number for each in itertools.islice((each for each in stream if each), count)]
+
+
+def subscriptions(connection: Redis) -> int:
+    counts: Any = connection.pubsub_numsub(STEPS_CHANNEL)
+    return int(counts[0][1])
+
+
+def listening(connection: Redis, stream: Iterator[LoggedEvent | None]) -> None:
+    """Start a stream on an empty log, and wait until the reader listens."""
+    assert next(stream) is None
+    wait_until(lambda: subscriptions(connection) == 1, "the reader listens")
+
+
+def test_the_backlog_comes_first_and_then_what_happens(connection: Redis, reader: Reader) -> None:
+    """No gap between the log and the channel; the stream ends with the job."""
+    write(connection, event(1), event(2))
+    stream = reader.follow(JOB)
+    assert numbers(stream, 2) == [1, 2]
+    write(connection, event(3))
+    assert numbers(stream, 1) == [3]
+    write(connection, event(4), event(5, Kind.COMPLETED))
+    assert [each.number for each in stream if each] == [4, 5]
+
+
+def test_a_gap_is_filled_from_the_log(connection: Redis, reader: Reader) -> None:
+    """A message that was lost shows in the numbers of the next."""
+    stream = reader.follow(JOB)
+    listening(connection, stream)
+    write(connection, event(1), event(2), tell=False)
+    write(connection, event(3))
+    assert numbers(stream, 3) == [1, 2, 3]
+
+
+def test_a_repeated_message_changes_nothing(connection: Redis, reader: Reader) -> None:
+    """A step that is told twice is sent once."""
+    stream = reader.follow(JOB)
+    listening(connection, stream)
+    write(connection, event(1), event(2))
+    connection.execute_command(*publish_command([(JOB, event(1)), (JOB, event(2))]))
+    write(connection, event(3))
+    assert numbers(stream, 3) == [1, 2, 3]
+
+
+def test_rubbish_on_the_channel_changes_nothing(connection: Redis, reader: Reader) -> None:
+    """What is not a step is passed over, and the reader lives."""
+    stream = reader.follow(JOB)
+    listening(connection, stream)
+    for payload in ("", "{", "7", '[["job"]]', '[["job", 1, "nonsense", {}]]'):
+        connection.publish(STEPS_CHANNEL, payload)
+    write(connection, event(1))
+    assert numbers(stream, 1) == [1]
+
+
+def test_a_slow_consumer_is_sent_back_to_the_log(connection: Redis, reader: Reader) -> None:
+    """More than its pile holds is dropped from memory, and not from the stream."""
+    stream = reader.follow(JOB)
+    listening(connection, stream)
+    for number in range(1, 101):
+        write(connection, event(number))
+    assert numbers(stream, 100) == list(range(1, 101))
+
+
+def test_a_long_backlog_is_read_in_pages(connection: Redis, reader: Reader) -> None:
+    """Longer than a page, whole."""
+    pipeline = connection.pipeline(transaction=False)
+    for number in range(1, 1201):
+        pipeline.execute_command(*append_command(JOB, event(number)))
+    pipeline.execute()
+    assert numbers(reader.follow(JOB, after=100), 1100) == list(range(101, 1201))
+
+
+def test_many_streams_share_one_subscription(connection: Redis, reader: Reader) -> None:
+    """Fifty streams, one subscriber; each has every event."""
+    seen: list[list[int]] = []
+    threads = [
+        threading.Thread(target=lambda: seen.append([e.number for e in reader.follow(JOB) if e])) for _ in range(50)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: reader.followed == 50 and subscriptions(connection), "fifty streams")
+    assert subscriptions(connection) == 1
+    for number in range(1, 21):
+        write(connection, event(number))
+    write(connection, event(21, Kind.COMPLETED))
+    for thread in threads:
+        thread.join(10)
+    assert seen == [list(range(1, 22))] * 50
+    assert reader.followed == 0
+
+
+def test_a_lost_subscription_is_made_again(connection: Redis, reader: Reader) -> None:
+    """What was said meanwhile is found in the log."""
+    stream = reader.follow(JOB)
+    listening(connection, stream)
+    connection.client_kill_filter(_type="pubsub")
+    write(connection, event(1))
+    wait_until(lambda: subscriptions(connection) == 1, "the reader listens again")
+    write(connection, event(2))
+    assert numbers(stream, 2) == [1, 2]
+
+
+def test_following_ends_when_told_to(connection: Redis, reader: Reader) -> None:
+    """At the moment given, though nothing happened."""
+    began = time.monotonic()
+    assert set(reader.follow(JOB, until=began + 0.3)) == {None}
+    assert 0.25 < time.monotonic() - began < 0.9
+
+
+def test_a_stream_outlives_the_server(tmp_path: Path) -> None:
+    """While nobody answers there is silence; then it goes on where it was."""
+    with valkey(tmp_path) as (url, process), Redis.from_url(url) as client:
+        reader = Reader(client)
+        write(client, event(1))
+        stream = reader.follow(JOB)
+        assert numbers(stream, 1) == [1]
+        process.kill()
+        process.wait()
+        assert next(stream) is None
+        with valkey(tmp_path):
+            write(client, event(1), event(2))
+            assert numbers(stream, 1) == [2]
+            reader.close()
+
+
+def test_a_mailbox_is_bounded() -> None:
+    """It never holds more than its capacity: it drops everything and asks for the log instead."""
+    box = Mailbox(capacity=3)
+    assert box.take(0) is None
+    for number in range(1, 4):
+        box.put(event(number))
+    assert [each.number for each in box.take(0) or ()] == [1, 2, 3]
+    for number in range(4, 9):
+        box.put(event(number))
+    assert box.take(0) is None
+    assert box.take(0) == []
+
+
+def test_the_log_itself_is_what_was_written(connection: Redis, reader: Reader) -> None:
+    """The premise of this suite: :func:`write` makes a log that reads back."""
+    write(connection, event(1), event(2, Kind.COMPLETED))
+    assert read_events(connection, JOB) == [event(1), event(2, Kind.COMPLETED)]

@@ -1,0 +1,157 @@
+"""`tidegate up` as a user starts it: Valkey, gunicorn and RQ, with stand-ins for the API and the worker."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+WORKERS = """
+import sys
+from rq import SimpleWorker
+class MetalWorker(SimpleWorker):
+    def work(self, *args, **options):
+        if %(dies)s:
+            sys.exit("no such model")
+        return super().work(*args, **options)
+"""
+
+API = """
+import json
+
+def event(name, **data):
+    return f"event: {name}\\ndata: {json.dumps(data)}\\n\\n".encode()
+
+def create_app():
+    def app(environ, start_response):
+        def answer(kind, *chunks):
+            start_response("200 OK", [("Content-Type", kind)])
+            return list(chunks)
+        path = environ["PATH_INFO"]
+        if path.endswith("/stream"):
+            ended = {"id": "job_1", "status": "completed", "result": {"text": "Paris."}}
+            return answer("text/event-stream", event("delta", text="Par"), event("delta", text="is."),
+                          event("completed", **ended))
+        live = [{"name": "one", "budget_bytes": 1 << 30}] if %(live)s else []
+        bodies = {"/readyz": {}, "/v1/capacity": {"workers": live}, "/v1/jobs": {"id": "job_1"}}
+        return answer("application/json", json.dumps(bodies[path]).encode())
+    return app
+"""
+
+
+class Up:
+    """`tidegate up` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out, self.err = folder / "out", folder / "err"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *arguments: str, dies: bool = False) -> "subprocess.Popen[bytes]":
+        sources = {
+            "workers/__init__.py": WORKERS % {"dies": dies},
+            "api/__init__.py": "",
+            "api/app.py": API % {"live": not dies},
+            "api/gunicorn_conf.py": (ROOT / "api/gunicorn_conf.py").read_text(),
+        }
+        for name, source in sources.items():
+            file = self.folder / "stand-ins" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(source)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+        environment |= {
+            "PYTHONPATH": f"{self.folder / 'stand-ins'}:{ROOT}",
+            "TIDEGATE_DATA_DIR": str(self.folder / "some data"),
+            "TIDEGATE_MODELS": "tiny",
+        }
+        command = [sys.executable, "-m", "tidegate", "up", "--port", "0", *arguments]
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, cwd=self.folder)
+        return self.process
+
+    def invites(self) -> bool:
+        """Whether it is up and says what to try."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.err.read_text()
+        return "Ctrl-C" in self.err.read_text()
+
+    def left(self) -> list[psutil.Process]:
+        """What still runs of it."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words = [*process.cmdline(), process.cwd()]
+            except psutil.Error:
+                continue
+            if any(str(self.folder) in word for word in words):
+                found.append(process)
+        return found
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    """Cleans up after a test that failed."""
+    made = Up(tmp_path)
+    yield made
+    if made.process is not None:
+        made.process.kill()
+        made.process.wait()
+    for process in made.left():
+        process.kill()
+
+
+def test_once_ends_after_the_answer(up: Up) -> None:
+    """Exit status 0, the answer alone on standard output, and no process left."""
+    assert up.start("--once").wait(timeout=60) == 0, up.err.read_text()
+    assert up.out.read_text() == "Paris.\n"
+    assert "curl" not in up.err.read_text()
+    assert up.left() == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_stays_until_it_is_told_to_stop(up: Up, signum: signal.Signals) -> None:
+    """It shows a call to try, and stops everything when asked: that is no failure."""
+    process = up.start()
+    wait_until(up.invites, "it invites", 60)
+    assert "curl -N http://127.0.0.1:" in up.err.read_text()
+    assert len(up.left()) >= 5
+    process.send_signal(signum)
+    assert process.wait(timeout=60) == 0
+    assert up.left() == []
+
+
+def test_a_kill_leaves_nothing_behind(up: Up) -> None:
+    """Not even SIGKILL: the warden stops the rest, in order."""
+    process = up.start()
+    wait_until(up.invites, "it invites", 60)
+    process.kill()
+    process.wait()
+    wait_until(lambda: up.left() == [], "nothing is left", 60)
+    assert "bye bye" in (up.folder / "some data/logs/valkey.log").read_text()
+
+
+def test_a_worker_that_dies_is_shown_with_its_last_words(up: Up) -> None:
+    """Exit status 1, the reason, and no process left."""
+    assert up.start(dies=True).wait(timeout=60) == 1
+    assert "worker exited with 1" in up.err.read_text()
+    assert "no such model" in up.err.read_text()
+    assert up.left() == []
+
+
+def test_nothing_to_serve_is_said_before_anything_starts(up: Up) -> None:
+    """With what to set."""
+    environment = {"PYTHONPATH": str(ROOT), "TIDEGATE_DATA_DIR": str(up.folder), "PATH": os.defpath}
+    command = [sys.executable, "-m", "tidegate", "up"]
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=up.folder, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == "Error: nothing to serve: set TIDEGATE_MODELS, or give --sample\n"

@@ -1,0 +1,45 @@
+"""Rule 7: nothing in Redis lives for ever without an owner."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from redis import Redis
+from rq.job import Job
+
+LASTING: Final = re.compile(
+    r"rq:queues|rq:queue:[^:]+|rq:workers(:[^:]+)?|rq:clean_registries:[^:]+"
+    r"|rq:(wip|finished|failed|canceled|deferred|scheduled):[^:]+"
+    r"|rq:scheduler-lock:[^:]+|tidegate:(jobs|workers|waiting|waiting:tokens|passes|deadlines|cards|card:.+)"
+)
+"""Keys that are always there: there is one of each, or one for each queue."""
+
+OWNED: Final = re.compile(
+    r"(?:rq:job:|rq:results:|rq:executions:|rq:execution:|tidegate:events:)(job_[0-9a-z]{26})"
+)
+_UNENDED: Final = {b"queued", b"started"}
+
+
+def leaks(connection: Redis) -> list[str]:
+    """Keys that neither lapse, nor are known to last, nor belong to a job that has not ended; and entries
+    of the indexes of waiting jobs whose jobs do not wait."""
+    keys: list[bytes] = list(connection.scan_iter(count=1000))
+    found = [key.decode() for key in keys if connection.ttl(key) == -1 and not _owned(connection, key.decode())]
+    waiting: Any = connection.hgetall("tidegate:waiting")
+    passed: Any = connection.hkeys("tidegate:passes")
+    for job in {*waiting, *passed}:
+        if connection.hget(Job.key_for(job.decode()), "status") != b"queued":
+            found.append(f"index entry of {job.decode()}")
+    counted: Any = connection.get("tidegate:waiting:tokens")
+    if int(counted or 0) != sum(map(int, waiting.values())):
+        found.append(f"tidegate:waiting:tokens is {counted!r}")
+    return sorted(found)
+
+
+def _owned(connection: Redis, key: str) -> bool:
+    if LASTING.fullmatch(key):
+        return True
+    owner = OWNED.match(key)
+    status: Any = connection.hget(Job.key_for(owner[1]), "status") if owner else None
+    return status in _UNENDED

@@ -1,0 +1,167 @@
+"""The command's HTTP client, against a stand-in that answers as scripted."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from scheduler.errors import ClientError
+from tidegate import client as client_module
+from tidegate.client import Client, is_loopback
+from tidegate.failures import ApiUnreachable
+
+DELTA = b'id: %d\nevent: delta\ndata: {"text": "%s"}\n\n'
+COMPLETED = b'id: 9\nevent: completed\ndata: {"id": "job_1", "status": "completed"}\n\ndata: [DONE]\n\n'
+
+
+@dataclass
+class Script:
+    """Answers to give, in order, and the requests that were seen."""
+
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    seen: list[tuple[str, str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    """A server that plays a script."""
+    played = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _play(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            played.seen.append((self.command, self.path, self.headers.get("Last-Event-ID")))
+            status, body = played.answers.pop(0)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = _play  # noqa: N815  # http.server's names
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        played.url = f"http://127.0.0.1:{server.server_port}"
+        yield played
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "RECONNECT_SECONDS", 0)
+
+
+def error(code: str, **fields: Any) -> bytes:
+    return json.dumps({"error": {"code": code, "message": "because", "param": None, **fields}}).encode()
+
+
+def test_a_stream_ends_with_its_terminal_event(script: Script) -> None:
+    """`[DONE]` and what might follow are not waited for."""
+    script.answers = [(200, DELTA % (1, b"Paris") + COMPLETED)]
+    with Client(script.url) as client:
+        events = list(client.stream("job_1"))
+    assert [event.name for event in events] == ["delta", "completed"]
+    assert script.seen == [("GET", "/v1/jobs/job_1/stream", None)]
+
+
+def test_a_stream_that_breaks_goes_on_after_the_last_event(script: Script) -> None:
+    """Nothing is lost and nothing comes twice."""
+    script.answers = [
+        (200, DELTA % (1, b"Pa") + b"id: 2\nevent: del"),
+        (200, DELTA % (2, b"ris") + COMPLETED),
+    ]
+    with Client(script.url) as client:
+        events = list(client.stream("job_1"))
+    assert "".join(event.json().get("text", "") for event in events) == "Paris"
+    assert [last_event_id for _, _, last_event_id in script.seen] == [None, "1"]
+
+
+def test_a_stream_waits_out_a_store_that_is_away(script: Script) -> None:
+    """An error that a retry can mend is retried."""
+    script.answers = [(503, error("store_unavailable")), (200, COMPLETED)]
+    with Client(script.url) as client:
+        assert [event.name for event in client.stream("job_1")] == ["completed"]
+
+
+def test_a_stream_that_keeps_breaking_is_given_up(script: Script) -> None:
+    """Five times in a row without an event; the message says how to go on."""
+    script.answers = [(200, b": nothing\n\n")] * 6
+    with Client(script.url) as client, pytest.raises(ApiUnreachable, match="tidegate stream job_1"):
+        list(client.stream("job_1"))
+    assert script.answers == []
+
+
+def test_a_stream_of_no_job_is_an_error(script: Script) -> None:
+    """404 is not retried."""
+    script.answers = [(404, error("not_found"))]
+    with Client(script.url) as client, pytest.raises(ClientError) as caught:
+        list(client.stream("job_1"))
+    assert caught.value.code == "not_found"
+
+
+def test_what_on_news_raises_ends_the_stream(script: Script) -> None:
+    """A dead worker is noticed at the next heartbeat."""
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    script.answers = [(200, b": beat\n\n")]
+    with Client(script.url) as client, pytest.raises(ZeroDivisionError):
+        list(client.stream("job_1", on_news=broken))
+
+
+def test_an_error_body_becomes_the_error_it_says(script: Script) -> None:
+    """Code, message and when to come back."""
+    script.answers = [(503, error("queue_full", retry_after=7))]
+    with Client(script.url) as client, pytest.raises(ClientError, match="because") as caught:
+        client.submit({"model": "m", "prompt": "p"})
+    assert (caught.value.code, caught.value.retry_after) == ("queue_full", 7)
+
+
+@pytest.mark.parametrize(
+    "answer", [(200, b"<html>"), (200, b"[]"), (502, b"<html>"), (404, b'{"detail": 1}')]
+)
+def test_another_server_is_told_from_tidegate(script: Script, answer: tuple[int, bytes]) -> None:
+    """The port may be somebody else's."""
+    script.answers = [answer]
+    with Client(script.url) as client, pytest.raises(ApiUnreachable):
+        client.workers()
+
+
+def test_nothing_there_is_said_so() -> None:
+    """With what would start it."""
+    with Client("http://127.0.0.1:1") as client:
+        assert not client.ready()
+        with pytest.raises(ApiUnreachable, match="tidegate up"):
+            client.workers()
+
+
+def test_ready_is_what_readyz_says(script: Script) -> None:
+    """200 and nothing else."""
+    script.answers = [(503, b"{}"), (200, b"{}")]
+    with Client(script.url) as client:
+        assert [client.ready(), client.ready()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("url", "here"),
+    [
+        ("http://127.0.0.1:8400", True),
+        ("http://localhost:8400", True),
+        ("http://[::1]:8400", True),
+        ("http://10.0.0.7:8400", False),
+        ("https://queue.example", False),
+    ],
+)
+def test_a_proxy_is_not_asked_for_loopback(url: str, here: bool) -> None:
+    """A proxy's loopback is another machine's."""
+    assert is_loopback(url) is here

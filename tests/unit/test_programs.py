@@ -1,0 +1,76 @@
+"""The command lines of the programs, and the settings that they are given."""
+
+from pathlib import Path
+
+import pytest
+
+from scheduler.settings import load
+from tidegate import programs
+from tidegate.failures import ProcessFailed
+
+
+def test_a_taken_port_is_named() -> None:
+    """Before anything is started, and with what to do about it."""
+    with programs.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ProcessFailed, match=rf"127\.0\.0\.1:{port}.*--port"):
+            programs.listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("mac.local", "http://mac.local:80"),
+    ],
+)
+def test_a_url_leads_where_a_client_can_go(host: str, url: str) -> None:
+    """An address that means "all of them" is no address to go to."""
+    assert programs.url_of(host, 80) == url
+
+
+def test_children_read_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was given on the command line reaches them through their environment."""
+    settings = load(data_dir=tmp_path / "a b", models=("tiny=/a b/tiny", "org/m"), port=8123, host="::1")
+    for name, value in programs.environment(settings).items():
+        monkeypatch.setenv(name, value)
+    child = load()
+    for field in ("data_dir", "models", "port", "host"):
+        assert getattr(child, field) == getattr(settings, field)
+
+
+def test_children_run_elsewhere_and_find_the_same_folders(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Folders are named from the root; a Hugging Face id is left as it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    settings = programs.with_absolute_paths(load(data_dir=Path("data"), models=("tiny", "t=tiny", "org/m")))
+    assert settings.data_dir == tmp_path / "data"
+    assert settings.models == (f"tiny={tmp_path}/tiny", f"t={tmp_path}/tiny", "org/m")
+
+
+def test_the_sample_is_served_first(tmp_path: Path) -> None:
+    """Beside what is served anyway, and once."""
+    settings, folder = programs.with_sample(
+        load(data_dir=tmp_path, models=("org/m", "SmolLM2-135M-Instruct=x"))
+    )
+    assert settings.models == (f"SmolLM2-135M-Instruct={folder}", "org/m")
+    assert folder.parent == tmp_path / "models"
+
+
+def test_a_folder_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
+    """TIDEGATE_MODELS is comma separated."""
+    with pytest.raises(ProcessFailed, match="comma"):
+        programs.with_sample(load(data_dir=tmp_path / "a,b"))
+
+
+def test_the_worker_is_rqs(tmp_path: Path) -> None:
+    """As anybody would start it, on the queue in use."""
+    settings = load(data_dir=tmp_path, redis_url="redis://queue/1")
+    command = " ".join(programs.worker_command(settings)[1:])
+    assert command == (
+        "-m rq.cli worker --worker-class workers.MetalWorker --url redis://queue/1 interactive standard batch"
+    )

@@ -1,0 +1,93 @@
+"""Settings: what is read, from where, and what a bad value says."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import redis
+from pydantic import ValidationError
+
+from scheduler.errors import SettingsInvalid
+from scheduler.settings import Settings, load, parse_bytes
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+        monkeypatch.delenv(name)
+
+
+def test_everything_has_a_default() -> None:
+    """No variable has to be set."""
+    settings = load()
+    assert settings.port == 8400
+    assert settings.redis_url is None
+    assert settings.models == ()
+
+
+def test_every_setting_says_what_it_is() -> None:
+    """Each field has a description, since the README is made of them."""
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_settings_are_frozen() -> None:
+    """What was read at the start holds for the process's life."""
+    with pytest.raises(ValidationError, match="frozen"):
+        load().port = 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TIDEGATE_PORT", "99999"),
+        ("TIDEGATE_PORT", "http"),
+        ("TIDEGATE_MEMORY_BUDGET", "plenty"),
+        ("TIDEGATE_MAX_QUEUED_JOBS", "0"),
+        ("TIDEGATE_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    """The message has the variable and the value, so that it can be mended without the source."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsInvalid, match=f"{variable}='{value}'"):
+        load()
+
+
+def test_models_are_names_or_names_with_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry without a folder is loaded by its own name; spaces around commas do not count."""
+    monkeypatch.setenv("TIDEGATE_MODELS", "tiny=/some folder/tiny , org/model,")
+    assert load().model_sources == {"tiny": "/some folder/tiny", "org/model": "org/model"}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1048576", 1 << 20), ("18GiB", 18 << 30), ("512m", 512 << 20), ("1.5 k", 1536), ("2TB", 2 << 40)],
+)
+def test_sizes_are_read_with_units(monkeypatch: pytest.MonkeyPatch, text: str, count: int) -> None:
+    """Units are powers of 1,024, with or without the i and the B."""
+    monkeypatch.setenv("TIDEGATE_MEMORY_BUDGET", text)
+    assert load().memory_budget == parse_bytes(text) == count
+
+
+def test_the_embedded_server_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a server set, the URL leads to the socket in the data folder, spaces and all."""
+    monkeypatch.setenv("TIDEGATE_DATA_DIR", str(tmp_path / "a b"))
+    settings = load()
+    assert settings.server_url == f"unix://{quote(str(settings.socket_path))}"
+    options = redis.Redis.from_url(settings.server_url).get_connection_kwargs()
+    assert options["path"] == str(settings.socket_path)
+
+
+def test_a_server_that_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TIDEGATE_REDIS_URL is taken as it is."""
+    monkeypatch.setenv("TIDEGATE_REDIS_URL", "redis://queue:6379/3")
+    assert load().server_url == "redis://queue:6379/3"
+
+
+def test_a_deep_data_folder_has_a_socket_that_can_be_opened(tmp_path: Path) -> None:
+    """A socket's address holds 104 bytes; a data folder deeper than that has its socket elsewhere."""
+    deep = load(data_dir=tmp_path / ("d" * 120))
+    other = load(data_dir=tmp_path / ("e" * 120))
+    assert len(os.fsencode(deep.socket_path)) < 104
+    assert deep.socket_path != other.socket_path

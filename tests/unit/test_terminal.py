@@ -1,0 +1,71 @@
+"""What the command prints, and where."""
+
+import json
+from typing import Any
+
+import pytest
+
+from scheduler.errors import ClientError, TidegateError
+from tidegate.sse import ServerSentEvent
+from tidegate.terminal import Terminal, printable, summary
+
+
+def event(name: str, **data: Any) -> ServerSentEvent:
+    return ServerSentEvent(name, json.dumps(data), None)
+
+
+def test_an_answer_is_on_standard_output_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that it can be piped; markup in it is text."""
+    events = [
+        event("started"),
+        event("delta", text="[bold]Pa"),
+        event("delta", text="ris."),
+        event("completed", id="x"),
+    ]
+    assert Terminal().answer(events) == {"id": "x"}
+    assert capsys.readouterr() == ("[bold]Paris.\n", "")
+
+
+def test_a_long_answer_is_not_broken_into_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is piped is the text as it came."""
+    Terminal().answer([event("delta", text="word " * 100), event("completed", id="x")])
+    assert capsys.readouterr().out == "word " * 100 + "\n"
+
+
+def test_a_failed_job_is_an_error() -> None:
+    """With its code, as over HTTP."""
+    failed = event("failed", id="x", status="failed", error={"code": "insufficient_memory", "message": "no"})
+    with pytest.raises(ClientError) as caught:
+        Terminal().answer([failed])
+    assert caught.value.code == "insufficient_memory"
+
+
+def test_a_cancelled_job_is_an_error() -> None:
+    """There is no answer to go on with."""
+    with pytest.raises(TidegateError, match="job_1 was cancelled"):
+        Terminal().answer([event("cancelled", id="job_1", status="cancelled")])
+
+
+def test_text_cannot_command_the_terminal() -> None:
+    """A model's output, or a job's model name, may hold escape sequences."""
+    assert printable("a\x1b[2Jb\x07\r\n\tc\x9bd é🗼") == "a[2Jb\n\tcd é🗼"
+
+
+def test_jobs_are_listed_with_what_they_made(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line a job."""
+    job = {"id": "job_1", "status": "completed", "model": "m", "priority": "batch", "created_at": 0}
+    Terminal().jobs([job | {"result": {"usage": {"completion_tokens": 17}}}, job | {"result": None}])
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[0] == "job_1"
+    assert first.split()[-1] == "17"
+    assert second.split()[-1] != "17"
+
+
+def test_a_summary_says_how_long_it_took() -> None:
+    """Waiting and running apart."""
+    times = {"created_at": 10.0, "started_at": 10.5, "completed_at": 12.0}
+    result = {"usage": {"completion_tokens": 8}}
+    assert (
+        summary({"status": "completed", "result": result, **times})
+        == "completed, 8 tokens, waited 0.5 s, ran 1.5 s"
+    )

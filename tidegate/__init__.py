@@ -1,0 +1,1 @@
+"""The `tidegate` command: starts the processes and speaks to the API."""

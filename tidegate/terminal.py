@@ -1,0 +1,86 @@
+"""What the command shows: answers on standard output, everything about them on standard error."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from scheduler.errors import ClientError, TidegateError
+from scheduler.job import TERMINAL, State
+from tidegate.sse import ServerSentEvent
+
+
+class Terminal:
+    """Both consoles; the rest of the command prints through here."""
+
+    def __init__(self) -> None:
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def done(self, what: str, detail: str) -> None:
+        """One step that succeeded."""
+        self.err.print(f"[green]✓[/] {what:<13} [dim]{escape(detail)}[/]")
+
+    def answer(self, events: Iterable[ServerSentEvent]) -> dict[str, Any]:
+        """Print a job's text as it comes, then return the job as it ended.
+
+        Raises:
+            ClientError: the job failed; its error.
+            TidegateError: it was cancelled.
+        """
+        job: dict[str, Any] = {}
+        started = False
+        for event in events:
+            if event.name == "delta":
+                text = str(event.json().get("text", ""))
+                self.out.print(printable(text), end="", markup=False)
+                started = started or bool(text)
+            elif event.name in TERMINAL:
+                job = event.json()
+        if started:
+            self.out.print()
+        if job.get("status") == State.FAILED:
+            raise ClientError.from_body(job["error"])
+        if job.get("status") == State.CANCELLED:
+            raise TidegateError(f"{job['id']} was cancelled")
+        return job
+
+    def jobs(self, jobs: list[dict[str, Any]]) -> None:
+        """A table of jobs."""
+        table = Table("job", "status", "model", "priority", "created", "tokens", box=None, pad_edge=False)
+        for job in jobs:
+            usage = (job.get("result") or {}).get("usage") or {}
+            created = datetime.fromtimestamp(job["created_at"], UTC).astimezone()
+            cells = (
+                job["id"],
+                job["status"],
+                job["model"],
+                job["priority"],
+                f"{created:%Y-%m-%d %H:%M:%S}",
+                usage.get("completion_tokens", ""),
+            )
+            table.add_row(*(escape(printable(str(cell))) for cell in cells))
+        self.out.print(table)
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which a terminal would obey."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def summary(job: dict[str, Any]) -> str:
+    """How long an answer took, in tokens and seconds."""
+    usage = (job.get("result") or {}).get("usage") or {}
+    parts = [str(job.get("status"))]
+    if (tokens := usage.get("completion_tokens")) is not None:
+        parts.append(f"{tokens} tokens")
+    if job.get("started_at") and job.get("completed_at"):
+        waited = job["started_at"] - job["created_at"]
+        parts.append(f"waited {waited:.1f} s, ran {job['completed_at'] - job['started_at']:.1f} s")
+    return ", ".join(parts)

@@ -1,0 +1,5 @@
+"""The only place that generates: MetalWorker, the engine process, and what guards its memory."""
+
+from workers.metal_worker import MetalWorker
+
+__all__ = ["MetalWorker"]

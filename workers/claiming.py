@@ -1,0 +1,148 @@
+"""A worker's claims: reads the heads of its queues, lets admission choose, takes the job, reserves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from scheduler import fleet
+from scheduler.admission import Candidate, Decision, choose, hopeless, judge
+from scheduler.errors import ClientError
+from scheduler.footprint import Row, alone_bytes
+from scheduler.holding import Held, Holding
+from scheduler.job import PRIORITIES, State
+from scheduler.ledger import Ledger
+from scheduler.lifecycle import Lifecycle, never_fits
+from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
+from scheduler.settings import Settings
+from workers.residency import GIVEN_UP_SECONDS, Residency
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Claiming:
+    """What one worker may claim.
+
+    Args:
+        lifecycle: the verbs and the store.
+        holding: this worker's verbs.
+        queues: names of the queues it serves.
+        clock: Unix seconds.
+        residency: its models.
+    """
+
+    lifecycle: Lifecycle
+    holding: Holding
+    queues: Sequence[str]
+    clock: Callable[[], float]
+    residency: Residency
+
+    @property
+    def settings(self) -> Settings:
+        """The worker's settings."""
+        return self.lifecycle.settings
+
+    def claim(self, ledger: Ledger) -> Held | None:
+        """Take the next job that fits, its memory reserved; None where none does."""
+        for _ in range(self.settings.claim_lookahead):
+            classes = self._candidates(ledger)
+            choice = choose(
+                [[candidate for candidate, _ in jobs] for jobs in classes],
+                ledger,
+                self.clock(),
+                max_batch=self.settings.max_batch,
+                max_passes=self.settings.max_passes,
+            )
+            if choice is None:
+                return None
+            rec = next(r for jobs in classes for c, r in jobs if c.job_id == choice.candidate.job_id)
+            held = self._reserved(rec, choice.row, choice.passed, ledger)
+            if held is not None:
+                return held
+        return None
+
+    def take(self, rec: JobRecord, ledger: Ledger) -> Held | None:
+        """One certain job, alone; None where another has it, or it ended because it never fits."""
+        candidate = Candidate(rec.id, rec.meta.model, rec.row, rec.meta.counted)
+        if hopeless(ledger, candidate):
+            self._refuse_hopeless(rec, ledger)
+            return None
+        choice = choose([[candidate]], ledger, self.clock(), max_batch=1, max_passes=0)
+        return self._reserved(rec, choice.row, (), ledger) if choice else None
+
+    def load(self, rec: JobRecord, ledger: Ledger) -> None:
+        """See to it that a job's model is loaded, or that the job hears why it is not."""
+        if self._claimable(rec) and rec.meta.model not in ledger.cards:
+            self.residency.load(rec.meta.model, ledger)
+
+    def _reserved(self, rec: JobRecord, row: Row, passed: Sequence[str], ledger: Ledger) -> Held | None:
+        """Claim a job and hold its memory; None where another was first."""
+        meta = replace(
+            rec.meta,
+            estimated_bytes=alone_bytes(ledger.cards[rec.meta.model], rec.row, ledger.chunk_tokens),
+            reserved_bytes=ledger.marginal_bytes(rec.meta.model, row),
+            budget_bytes=ledger.budget_bytes,
+        )
+        held = self.holding.claim(rec, meta, passed)
+        if held is not None:
+            ledger.reserve(held.holder, rec.meta.model, row)
+            self.residency.used(rec.meta.model)
+        return held
+
+    def load_wanted(self, ledger: Ledger) -> None:
+        """Load the first served model that a waiting job needs and that is not in memory."""
+        for jobs in self._heads():
+            for rec, _ in jobs:
+                if rec.meta.model in self.residency.served and rec.meta.model not in ledger.cards:
+                    self.residency.load(rec.meta.model, ledger)
+                    return
+
+    def anything_waits(self) -> bool:
+        """Whether a job waits that this worker serves."""
+        return any(rec.meta.model in self.residency.served for jobs in self._heads() for rec, _ in jobs)
+
+    def _heads(self) -> list[list[tuple[JobRecord, int]]]:
+        names = [name for name in PRIORITIES if name in self.queues]
+        heads = self.lifecycle.queue.heads(names, self.settings.claim_lookahead)
+        return [[(rec, passes) for rec, passes in jobs if self._claimable(rec)] for jobs in heads]
+
+    def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
+        classes: list[list[tuple[Candidate, JobRecord]]] = []
+        for jobs in self._heads():
+            found = []
+            for rec, passes in jobs:
+                meta = rec.meta
+                candidate = Candidate(rec.id, meta.model, rec.row, meta.counted, passes, meta.alone)
+                if meta.model in ledger.cards and hopeless(ledger, candidate):
+                    self._refuse_hopeless(rec, ledger)
+                else:
+                    found.append((candidate, rec))
+            classes.append(found)
+        return classes
+
+    def _claimable(self, rec: JobRecord) -> bool:
+        """Whether this worker may take the job; one that nobody wants or can serve is ended here."""
+        if rec.envelope.get("version") != ENVELOPE_VERSION or rec.outcome is not None:
+            return False
+        if rec.cancel_requested:
+            self.lifecycle.end_waiting(rec, Outcome(State.CANCELLED))
+            return False
+        reason = self.residency.why_not(rec.meta.model)
+        if reason is not None:
+            others = fleet.live_workers(self.lifecycle.connection)
+            if not any(rec.meta.model in report.served for report in others):
+                error = ClientError("no_worker", reason, retry_after=GIVEN_UP_SECONDS)
+                self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
+            return False
+        return True
+
+    def _refuse_hopeless(self, rec: JobRecord, ledger: Ledger) -> None:
+        """End a job that no live worker could ever hold; leave it to a larger one where there is one."""
+        others = [report.view() for report in fleet.live_workers(self.lifecycle.connection)]
+        if judge(others, rec.meta.model, rec.row).decision is Decision.NEVER_FITS:
+            need = alone_bytes(ledger.cards[rec.meta.model], rec.row, ledger.chunk_tokens)
+            error = never_fits(rec.id, need, ledger.budget_bytes)
+            self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))

@@ -1,0 +1,258 @@
+"""The engine: the process that owns MLX. It loads, generates and frees, all in its main thread.
+
+Started by :mod:`workers.supervisor` as ``python -m workers.engine READ_FD WRITE_FD``. It ends when the
+pipe from its parent does. A thread of its own reads the pipe, so that the parent's death is seen even
+while MLX computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import mlx.core as mx
+
+from scheduler.errors import ClientError, ModelUnusable
+from scheduler.footprint import row_bytes
+from scheduler.request import read_request
+from workers import gauge
+from workers.batch import JobStep, ModelBatch, RunningJob, rows_of
+from workers.guard import Action, check, next_step_bytes, youngest_of_lowest
+from workers.models import LoadedModel, load_model, prompt_tokens
+from workers.probe import model_card
+from workers.text import JobText
+from workers.wire import Message, Receiver, Sender, WireBroken
+
+_CACHE_SHARE: Final = 16
+_CACHE_MOST: Final = 1 << 30
+
+
+class Engine:
+    """Serves one worker.
+
+    Args:
+        send: tells the worker.
+    """
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._batches: dict[str, ModelBatch] = {}
+        self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
+        self._budget_bytes = 0
+        self._chunk_tokens = 0
+        self._shape: dict[str, int] = {}
+        self._cards_folder = Path()
+        self._device = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return any(len(batch) for batch in self._batches.values())
+
+    def handle(self, message: Message) -> None:
+        """Do what the worker asks."""
+        kind = message["kind"]
+        if kind == "configure":
+            self._configure(message)
+        elif kind == "load":
+            self._load(message["model"], message["source"])
+        elif kind == "unload":
+            self._unload(message["model"])
+        elif kind == "run":
+            self._run(message)
+        elif kind == "grant":
+            self._grant(message["key"])
+        elif kind == "remove":
+            self._remove(message["key"])
+
+    def step(self) -> None:
+        """One step of every batch, guarded; one message for all of them."""
+        steps: list[JobStep] = []
+        mx.reset_peak_memory()
+        for batch in self._batches.values():
+            if not len(batch):
+                continue
+            try:
+                if self._guard(batch):
+                    steps += batch.step()
+            except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
+                self._give_up(batch, error)
+        self._send({"kind": "step", "steps": [_packed(step) for step in steps], "memory": _memory()})
+
+    def _configure(self, message: Message) -> None:
+        limits = gauge.read_limits()
+        budget, source = gauge.derive_budget(limits, message["memory_budget"])
+        cache_limit = message["cache_limit"]
+        mx.set_memory_limit(budget)
+        mx.set_cache_limit(min(_CACHE_MOST, budget // _CACHE_SHARE) if cache_limit is None else cache_limit)
+        self._budget_bytes = budget
+        self._chunk_tokens = message["chunk_tokens"]
+        self._shape = {name: message[name] for name in ("chunk_tokens", "prefill_rows", "max_batch")}
+        self._cards_folder, self._device = Path(message["cards_folder"]), gauge.device_name()
+        self._send(
+            {
+                "kind": "ready",
+                "device": self._device,
+                "budget_bytes": budget,
+                "budget_source": source,
+                "limits_bytes": limits,
+            }
+        )
+
+    def _load(self, name: str, source: str) -> None:
+        started = time.monotonic()
+        self._send({"kind": "loading", "model": name})
+        try:
+            loaded = load_model(name, source)
+            loaded_at = time.monotonic()
+            card = model_card(loaded, source, self._device, self._cards_folder)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker must hear of it
+            gc.collect()
+            mx.clear_cache()
+            reason = str(error) if isinstance(error, ModelUnusable) else f"{type(error).__name__}: {error}"
+            self._send({"kind": "load_failed", "model": name, "reason": reason})
+            return
+        self._batches[name] = ModelBatch(loaded, card, **self._shape)
+        seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
+        self._send({"kind": "loaded", "model": name, "card": card.to_json(), "memory": _memory(), **seconds})
+
+    def _unload(self, name: str) -> None:
+        batch = self._batches.get(name)
+        if batch is not None and not len(batch):
+            del self._batches[name], batch
+            _free()
+
+    def _run(self, message: Message) -> None:
+        key = message["key"]
+        batch = self._batches.get(message["model"])
+        try:
+            if batch is None:
+                raise ClientError("internal_error", f"{message['model']} is not loaded")
+            job = _make_job(message, batch.loaded)
+        except ClientError as error:
+            self._send({"kind": "refused", "key": key, "error": error.body()})
+            return
+        self._send(
+            {"kind": "sized", "key": key, "prompt_tokens": len(job.prompt), "max_tokens": job.max_tokens}
+        )
+        self._ungranted[key] = (batch, job)
+        if len(job.prompt) <= message["reserved_prompt_tokens"]:
+            self._grant(key)
+
+    def _grant(self, key: str) -> None:
+        batch, job = self._ungranted.pop(key, (None, None))
+        if batch is None or job is None:
+            return
+        done = batch.add(job)
+        if done is not None:
+            self._send({"kind": "step", "steps": [_packed(done)], "memory": _memory()})
+
+    def _remove(self, key: str) -> None:
+        self._ungranted.pop(key, None)
+        for batch in self._batches.values():
+            if batch.remove(key) and not len(batch):
+                batch.abandon()
+                _free()
+
+    def _guard(self, batch: ModelBatch) -> bool:
+        """Make room for a batch's next step; False where it has no job left to step."""
+        while len(batch):
+            loads = batch.loads
+            growth = next_step_bytes(batch.card, rows_of(loads), self._chunk_tokens, batch.prefilling)
+            jobs = sum(len(other) for other in self._batches.values())
+            action = check(mx.get_active_memory(), mx.get_cache_memory(), growth, self._budget_bytes, jobs)
+            if action is Action.DROP_CACHES:
+                mx.clear_cache()
+            if action is not Action.SHED:
+                if batch.prefilling:
+                    self._send({"kind": "account", "need_bytes": mx.get_active_memory() + growth})
+                return True
+            victim = youngest_of_lowest([load for other in self._batches.values() for load in other.loads])
+            self._remove(victim.key)
+            self._send(
+                {"kind": "shed", "key": victim.key, "freed_bytes": self._row_bytes(batch, victim.row.tokens)}
+            )
+            _free()
+        return False
+
+    def _row_bytes(self, batch: ModelBatch, tokens: int) -> int:
+        return row_bytes(batch.card, tokens, self._chunk_tokens)
+
+    def _give_up(self, batch: ModelBatch, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        memory = _memory()
+        keys = batch.abandon()
+        error.__traceback__ = None  # its frames hold the failed step's arrays
+        with contextlib.suppress(RuntimeError):  # an error can surface a second time here
+            _free()
+        self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
+
+
+def _make_job(message: Message, loaded: LoadedModel) -> RunningJob:
+    request = read_request(message["request"])
+    prompt = prompt_tokens(loaded, request)
+    return RunningJob(
+        key=message["key"],
+        request=request,
+        priority=message["priority"],
+        claimed_at=message["claimed_at"],
+        prompt=prompt,
+        so_far=list(message["so_far"]),
+        max_tokens=min(message["max_tokens"], loaded.context_tokens - len(prompt)),
+        seed=message["seed"],
+        text=JobText(loaded.tokenizer, request.stop),
+    )
+
+
+def _packed(step: JobStep) -> dict[str, Any]:
+    return {name: value for name, value in asdict(step).items() if value or name == "key"}
+
+
+def _memory() -> dict[str, int]:
+    return {
+        "active_bytes": mx.get_active_memory(),
+        "cache_bytes": mx.get_cache_memory(),
+        "peak_bytes": mx.get_peak_memory(),
+    }
+
+
+def _free() -> None:
+    gc.collect()
+    mx.synchronize()
+    mx.clear_cache()
+
+
+def _read_forever(receiver: Receiver, inbox: queue.SimpleQueue[Message]) -> None:
+    try:
+        while True:
+            for message in receiver.read():
+                inbox.put(message)
+    except WireBroken:
+        os._exit(0)  # the parent is gone: nobody is left to generate for
+
+
+def main(read_fd: int, write_fd: int) -> None:
+    """Serve until the pipe ends."""
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_read_forever, args=(Receiver(read_fd), inbox), daemon=True).start()
+    engine = Engine(Sender(write_fd).send)
+    while True:
+        try:
+            engine.handle(inbox.get(block=not engine.busy))
+            continue
+        except queue.Empty:
+            pass
+        engine.step()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

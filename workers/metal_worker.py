@@ -1,0 +1,259 @@
+"""An RQ worker that runs many jobs at once on one engine: ``rq worker -w workers.MetalWorker``.
+
+It keeps RQ's work loop and overrides how a job is dequeued (a claim that knows the memory; while it
+waits it pumps the engine) and how it is executed (handed to the engine). RQ's registries, executions
+and heartbeats stay true for every running job.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import time
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any, Final
+
+import structlog
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq import Queue
+from rq.command import parse_payload
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.suspension import is_suspended
+from rq.utils import now
+from rq.worker import BaseWorker
+from rq.worker.base import WorkerStatus
+
+from scheduler.errors import StoreUnavailable
+from scheduler.holding import Held
+from scheduler.lifecycle import Lifecycle
+from scheduler.queue import WAKE_CHANNEL, inbox_channel
+from scheduler.settings import load
+from workers.runner import TICK_SECONDS, Runner
+
+log = structlog.get_logger(__name__)
+
+_HEARTBEAT_SECONDS: Final = 15.0
+_STORE_RETRY_SECONDS: Final = 0.2
+_SAME_SIGNAL_SECONDS: Final = 1.0  # a pool and a terminal both send one
+
+
+class MetalWorker(BaseWorker):
+    """See the module. Settings are read from the environment when it is made."""
+
+    def __init__(self, queues: Iterable[Any], *args: Any, **kwargs: Any) -> None:
+        kwargs["serializer"] = JSONSerializer  # never pickle, whatever the command line says
+        names = [each if isinstance(each, str) else each.name for each in queues]
+        connection: Redis | None = kwargs.get("connection")
+        if names and connection is not None:
+            queues = [Queue(name, connection=connection, serializer=JSONSerializer) for name in names]
+        super().__init__(list(queues), *args, **kwargs)
+        self._runner: Runner | None = None
+        self._held: Held | None = None
+        self._unwanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._next_heartbeat = 0.0
+        self._suspended = self._cold = False
+
+    # RQ's life of a worker
+
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Start the engine beside RQ's own start."""
+        settings = load()
+        level = getattr(logging, settings.log_level.upper())
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+        lifecycle = Lifecycle(self.connection, settings)
+        self._runner = Runner(lifecycle, self.name, self.queue_names())
+        super().bootstrap(*args, **kwargs)
+        self._runner.open()
+
+    def teardown(self) -> None:
+        """Put back what still runs, end the engine, leave."""
+        runner = self._runner
+        if runner is not None:
+            try:
+                self._drain(runner)
+                runner.put_back_all("worker shut down")
+            finally:
+                runner.close()
+        super().teardown()
+
+    def subscribe(self) -> None:
+        """Listen to RQ's commands, to news of claimable jobs, and to cancellations."""
+        super().subscribe()
+        assert self.pubsub is not None
+        handlers = {WAKE_CHANNEL: self._on_wake, inbox_channel(self.name): self._on_wake}
+        self.pubsub.subscribe(**handlers)
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ's, without its way with lost jobs: it fails them, and the runner puts them back."""
+        assert self._runner is not None
+        self._runner.reconcile()
+        super().run_maintenance_tasks()
+
+    def clean_registries(self) -> None:
+        """Clean what has ended; jobs found started or in between are the runner's to recover."""
+        for each in self.queues:
+            if each.acquire_maintenance_lock():
+                each.finished_job_registry.cleanup()
+                each.failed_job_registry.cleanup()
+                each.canceled_job_registry.cleanup()
+                each.release_maintenance_lock()
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ does not annotate it
+
+    # Claiming and executing
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[Job, Queue] | None:
+        """The next job that fits. Until there is one: pump the engine, keep heartbeats, stop when asked."""
+        runner = self._runner
+        assert runner is not None
+        idle_since = time.monotonic()
+        while True:
+            if self._stop_requested:
+                return None
+            held = self._claim(runner)
+            if held is not None:
+                self._held = held
+                return self._rq_job(held)
+            if runner.running:
+                idle_since = time.monotonic()
+            elif (timeout is None and runner.settled) or (
+                max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time
+            ):
+                return None
+            self._go_round(runner)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Hand the job that was just claimed to the engine, and return."""
+        assert self._runner is not None
+        assert self._held is not None
+        held, self._held = self._held, None
+        self._become(WorkerStatus.BUSY)
+        self._runner.launch(held)
+
+    # Stopping
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """The second signal: put the jobs back at once instead of letting them finish."""
+        asked = self._shutdown_requested_date
+        if asked is not None and (now() - asked).total_seconds() < _SAME_SIGNAL_SECONDS:
+            return
+        self.log.warning("Worker %s: cold shut down", self.name)
+        self._cold = True
+        self._poke()
+
+    def _shutdown(self) -> None:
+        """Asked to stop: the loop sees it before its next claim. RQ would raise in the midst of one."""
+        self._stop_requested = True
+        self._poke()
+
+    def _drain(self, runner: Runner) -> None:
+        """Let running jobs finish, for as long as the settings allow."""
+        deadline = time.monotonic() + runner.settings.shutdown_grace
+        while runner.running and not self._cold and time.monotonic() < deadline:
+            self._go_round(runner)
+
+    # Commands, from RQ's thread; done in the loop
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """RQ's commands; those about jobs are about any of the running ones."""
+        payload = parse_payload(message)
+        if payload.get("command") == "stop-job":
+            self._unwanted.put(str(payload.get("job_id")))
+            self._poke()
+        else:
+            super().handle_payload(message)
+
+    def request_stop_execution(self, execution_id: str) -> None:
+        """Stop one of the running jobs."""
+        execution = self.executions.get(execution_id)
+        if execution is not None:
+            self._unwanted.put(execution.job_id)
+            self._poke()
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        """End the engine; its jobs go on in the next one."""
+        if self._runner is not None:
+            self._runner.supervisor.kill()
+
+    @property
+    def horse_pid(self) -> int:
+        """The engine's process id."""
+        return self._runner.supervisor.pid if self._runner is not None else 0
+
+    def check_for_suspension(self, burst: bool) -> None:
+        """A suspended worker claims nothing and goes on with what runs; in burst mode it leaves."""
+        self._suspended = is_suspended(self.connection, self)
+        if burst and self._suspended and not (self._runner and self._runner.running):
+            raise StopRequested
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's; a server that is away for a while does not end the worker."""
+        try:
+            super().heartbeat(timeout, pipeline)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            log.warning("the store does not answer", error=str(error))
+
+    # Details of the loop
+
+    def _go_round(self, runner: Runner) -> None:
+        """Hear the engine and the commands, keep what must be kept alive."""
+        try:
+            runner.pump(TICK_SECONDS)
+            unwanted = [self._unwanted.get() for _ in range(self._unwanted.qsize())]
+            if unwanted:
+                runner.cancel(unwanted)
+            self._keep_heartbeats(runner)
+        except (StoreUnavailable, RedisConnectionError, RedisTimeoutError) as error:
+            log.warning("the store does not answer", error=str(error))
+            time.sleep(_STORE_RETRY_SECONDS)
+
+    def _claim(self, runner: Runner) -> Held | None:
+        try:
+            return None if self._suspended else runner.claim()
+        except (StoreUnavailable, RedisConnectionError, RedisTimeoutError) as error:
+            log.warning("the store does not answer", error=str(error))
+            time.sleep(_STORE_RETRY_SECONDS)
+            return None
+
+    def _keep_heartbeats(self, runner: Runner) -> None:
+        """What RQ's monitor does for its one horse, for every running job."""
+        held = {str(job.rec.meta.execution_id): job for job in runner.running.values()}
+        self.executions = {
+            key: self.executions.get(key) or Execution(key, job.rec.id, self.connection, self.name)
+            for key, job in held.items()
+        }
+        if not held:
+            self._become(WorkerStatus.IDLE)
+        moment = time.monotonic()
+        if moment < self._next_heartbeat:
+            return
+        self._next_heartbeat = moment + min(_HEARTBEAT_SECONDS, self.job_monitoring_interval / 2)
+        self._suspended = is_suspended(self.connection, self)
+        for key, job in held.items():
+            self.maintain_heartbeats(self._rq_job(job)[0], self.executions[key])
+
+    def _become(self, state: WorkerStatus) -> None:
+        if self.get_state() != state:
+            self.set_state(state)
+
+    def _rq_job(self, held: Held) -> tuple[Job, Queue]:
+        assert self._runner is not None
+        job = self._runner.rq_job(held)
+        return job, next(each for each in self.queues if each.name == job.origin)
+
+    def _on_wake(self, message: dict[str, Any]) -> None:
+        if message["channel"] != WAKE_CHANNEL.encode():
+            self._unwanted.put(message["data"].decode())
+        self._poke()
+
+    def _poke(self) -> None:
+        if self._runner is not None:
+            self._runner.poke()

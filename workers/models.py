@@ -1,0 +1,87 @@
+"""Loading a served model, and turning a request into its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from mlx_lm import load as mlx_load
+
+from scheduler.errors import ClientError, ModelUnusable
+from scheduler.request import JobRequest
+
+_NO_CONTEXT_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    context_tokens: int
+    vocabulary: int
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of its parameters."""
+        leaves: Any = tree_flatten(self.model.parameters())
+        return sum(array.nbytes for _, array in leaves)
+
+
+def load_model(name: str, source: str) -> LoadedModel:
+    """Load weights and tokenizer; code that comes with a model is never run.
+
+    Args:
+        name: what clients call it.
+        source: a folder, or a Hugging Face id.
+
+    Raises:
+        ModelUnusable: it cannot be loaded; the message says why.
+    """
+    path = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+    try:
+        loaded: Any = mlx_load(path, return_config=True, trust_remote_code=False)
+        model, tokenizer, config = loaded
+        mx.eval(model.parameters())
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelUnusable(f"{name} cannot be loaded from {source}: {error}") from error
+    text = config.get("text_config") or config
+    context = text.get("max_position_embeddings") or _NO_CONTEXT_LIMIT
+    return LoadedModel(
+        name, model, tokenizer, int(context), int(text.get("vocab_size") or len(tokenizer.vocab))
+    )
+
+
+def prompt_tokens(loaded: LoadedModel, request: JobRequest) -> list[int]:
+    """The request's prompt as token ids.
+
+    Raises:
+        ClientError: ``invalid_request``; the chat template refuses the messages, or nothing is left
+            of the model's positions for an answer.
+    """
+    if request.messages is None:
+        tokens = loaded.tokenizer.encode(request.prompt)
+        param = "prompt"
+    else:
+        param = "messages"
+        messages = [message.for_template() for message in request.messages]
+        tools = list(request.tools) if request.tools else None
+        try:
+            tokens = loaded.tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
+        except Exception as error:
+            reason = f"the model's chat template refuses these messages: {error}"
+            raise ClientError("invalid_request", reason, param=param) from error
+    ids = [int(token) for token in tokens]
+    if not ids:
+        raise ClientError("invalid_request", "the prompt has no tokens", param=param)
+    if len(ids) >= loaded.context_tokens:
+        reason = f"the prompt has {len(ids):,} tokens; {loaded.name} has {loaded.context_tokens:,} positions"
+        raise ClientError("invalid_request", reason, param=param)
+    return ids

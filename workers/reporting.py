@@ -1,0 +1,117 @@
+"""What a worker says of itself to the fleet, and whose jobs it takes over where others fell silent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from scheduler import fleet
+from scheduler.holding import Held, recover
+from scheduler.job import PRIORITIES
+from scheduler.ledger import Ledger
+from scheduler.lifecycle import Lifecycle
+from workers.wire import Message
+
+log = structlog.get_logger(__name__)
+
+_REPORTS_PER_LEASE: Final = 3
+
+
+class Reporting:
+    """One worker's reports.
+
+    Args:
+        lifecycle: the store.
+        name: the worker's.
+        queues: names of the queues that it serves.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self, lifecycle: Lifecycle, name: str, queues: Sequence[str], clock: Callable[[], float]
+    ) -> None:
+        self._lifecycle, self._name, self._queues, self._clock = lifecycle, name, tuple(queues), clock
+        self._counters: Counter[str] = Counter()
+        self._host, self._pid = socket.gethostname(), os.getpid()
+        self._device: Message = {"budget_bytes": 0, "budget_source": "", "limits_bytes": {}}
+        self._reported_at = self._recovered_at = 0.0
+        self._changed = True
+
+    def ready(self, message: Message) -> None:
+        """Take what the engine said of its device."""
+        self._device = message
+        self._changed = True
+
+    def changed(self) -> None:
+        """Something worth telling happened."""
+        self._changed = True
+
+    def count(self, what: str) -> None:
+        """Count an event."""
+        self._counters[what] += 1
+        self._changed = True
+
+    def withdraw(self) -> None:
+        """Leave the fleet."""
+        fleet.withdraw(self._lifecycle.connection, self._name)
+
+    def report(
+        self,
+        engine: str,
+        ledger: Ledger | None,
+        running: Collection[Held],
+        *,
+        active_bytes: int,
+        tokens_per_second: float,
+        served: Sequence[str],
+    ) -> None:
+        """Say how this worker is, where that changed or the lease asks for it; see to the silent ones."""
+        now, lease = self._clock(), self._lifecycle.settings.lease_seconds
+        if not self._changed and now - self._reported_at < lease / _REPORTS_PER_LEASE:
+            return
+        account = ledger or Ledger(self._device["budget_bytes"], 0, 1)
+        report = fleet.WorkerReport(
+            name=self._name,
+            host=self._host,
+            pid=self._pid,
+            engine=engine,
+            budget_bytes=account.budget_bytes,
+            budget_source=self._device["budget_source"],
+            limits_bytes=self._device["limits_bytes"],
+            weights_bytes=account.weights_bytes,
+            reserved_bytes=account.reserved_bytes,
+            used_bytes=active_bytes,
+            cache_bytes=account.cache_bytes,
+            headroom_bytes=account.headroom_bytes,
+            chunk_tokens=account.chunk_tokens,
+            served=tuple(served),
+            cards={name: card.to_json() for name, card in account.cards.items()},
+            running=tuple(
+                fleet.RunningReport(
+                    held.rec.id, held.rec.meta.model, account.share_bytes(held.holder), held.remaining_tokens
+                )
+                for held in running
+            ),
+            tokens_per_second=tokens_per_second,
+            queues=self._queues,
+            counters=dict(self._counters),
+            updated_at=now,
+        )
+        try:
+            fleet.report(self._lifecycle.connection, report, lease)
+            self._changed, self._reported_at = False, now
+            if now - self._recovered_at >= lease / _REPORTS_PER_LEASE:
+                self._recovered_at = now
+                names = [name for name in PRIORITIES if name in self._queues]
+                held = {f"{job.rec.id} {job.lease}" for job in running}
+                for job_id in recover(self._lifecycle.queue, names, self._name, held):
+                    log.warning("job taken over", job=job_id)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            log.warning("the store does not answer", error=str(error))

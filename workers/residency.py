@@ -1,0 +1,119 @@
+"""Which served models are in the engine's memory: loading on demand, unloading what is idle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from scheduler.errors import gib
+from scheduler.footprint import ModelCard
+from scheduler.ledger import Ledger
+from workers.wire import Message
+
+GIVEN_UP_SECONDS: Final = 60.0
+"""How long a model that could not be loaded is left alone."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Residency:
+    """One worker's models.
+
+    Args:
+        sources: the served names, each with its folder or Hugging Face id.
+        send: tells the engine.
+    """
+
+    sources: dict[str, str]
+    send: Callable[[Message], None]
+    loading: str | None = None
+    clock: Callable[[], float] = time.time
+    _given_up: dict[str, tuple[float, str]] = field(default_factory=dict)
+    _weights: dict[str, int] = field(default_factory=dict)
+    _used: list[str] = field(default_factory=list)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The models that this worker can be asked for."""
+        return tuple(name for name in self.sources if self.why_not(name) is None)
+
+    def why_not(self, model: str) -> str | None:
+        """Why a model is not served for now; None where it is. A model given up is tried again later."""
+        until, reason = self._given_up.get(model, (0.0, ""))
+        return reason if self.clock() < until else None
+
+    def reset(self) -> str | None:
+        """The engine is gone, and what it held; the model that it was loading."""
+        loading, self.loading = self.loading, None
+        self._used.clear()
+        return loading
+
+    def used(self, model: str) -> None:
+        """Note that a job uses a model now."""
+        if model in self._used:
+            self._used.remove(model)
+        self._used.append(model)
+
+    def load(self, model: str, ledger: Ledger) -> bool:
+        """Ask for a model, unloading idle ones, least recently used first, where memory asks for it.
+
+        Returns:
+            Whether it is being loaded; False where running jobs leave no room now.
+        """
+        if self.loading is not None:
+            return False
+        need = self._weights.get(model) or weights_on_disk(self.sources[model])
+        if need > ledger.budget_bytes:
+            self.give_up(
+                model, f"{model} weighs {gib(need)}; this worker's budget is {gib(ledger.budget_bytes)}"
+            )
+            return False
+        for idle in [name for name in self._idle(ledger) if name != model]:
+            if ledger.weights_bytes + ledger.reserved_bytes + need <= ledger.budget_bytes:
+                break
+            log.info("model unloaded", model=idle)
+            ledger.drop_model(idle)
+            self.send({"kind": "unload", "model": idle})
+        if ledger.weights_bytes + ledger.reserved_bytes + need > ledger.budget_bytes:
+            return False
+        self.loading = model
+        self.send({"kind": "load", "model": model, "source": self.sources[model]})
+        return True
+
+    def loaded(self, card: ModelCard, ledger: Ledger) -> None:
+        """A model is in memory: count it, or send it away where it is larger than its files said."""
+        self.loading = None
+        self._weights[card.model] = card.weights_bytes
+        if ledger.weights_bytes + ledger.reserved_bytes + card.weights_bytes <= ledger.budget_bytes:
+            ledger.admit_model(card)
+            self.used(card.model)
+            return
+        self.send({"kind": "unload", "model": card.model})
+        if card.weights_bytes > ledger.budget_bytes:
+            need, limit = gib(card.weights_bytes), gib(ledger.budget_bytes)
+            self.give_up(card.model, f"{card.model} weighs {need}; this worker's budget is {limit}")
+
+    def give_up(self, model: str, reason: str) -> None:
+        """Do not serve a model for a while."""
+        log.error("model unusable", model=model, reason=reason)
+        self._given_up[model] = (self.clock() + GIVEN_UP_SECONDS, reason)
+        if self.loading == model:
+            self.loading = None
+
+    def _idle(self, ledger: Ledger) -> list[str]:
+        order = {name: at for at, name in enumerate(self._used)}
+        return sorted(
+            (name for name in ledger.cards if not ledger.rows(name)), key=lambda name: order.get(name, -1)
+        )
+
+
+def weights_on_disk(source: str) -> int:
+    """Bytes of a folder's weight files: what loading will need, before it is loaded; 0 where unknown."""
+    folder = Path(source).expanduser()
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0

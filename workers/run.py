@@ -1,0 +1,59 @@
+"""The function that jobs name, for workers that know nothing of tidegate.
+
+MetalWorker never calls it. A plain ``rq worker --serializer json`` does, in a forked work horse: the
+job then has an engine of its own, in a process of its own, one job at a time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from rq import get_current_job
+
+from scheduler.errors import TidegateError
+from scheduler.lifecycle import Lifecycle
+from scheduler.record import ENVELOPE_VERSION
+from scheduler.settings import load
+from workers.runner import TICK_SECONDS, Runner
+
+_LOST_POLL_SECONDS: Final = 0.5
+
+
+class GenerationFailed(TidegateError):
+    """The job ended without a result; the message says why."""
+
+
+def generate(version: int, request: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001 - read from the record
+    """Run the current RQ job to its end.
+
+    Returns:
+        The outcome: ``state``, ``result``, ``error``.
+
+    Raises:
+        GenerationFailed: it failed or was cancelled; its record says so too.
+    """
+    job = get_current_job()
+    if job is None or version != ENVELOPE_VERSION:
+        raise GenerationFailed(f"no job of version {ENVELOPE_VERSION} is being run")
+    lifecycle = Lifecycle(job.connection, load())
+    lifecycle.queue.give_back(lifecycle.get(job.id))
+    rec = lifecycle.get(job.id)
+    runner = Runner(lifecycle, f"plain-{uuid.uuid4().hex[:12]}", [job.origin])
+    runner.open()
+    try:
+        while rec.outcome is None:
+            held = runner.claim_only(job.id)
+            if held is not None:
+                runner.launch(held)
+            while runner.running:
+                runner.pump(TICK_SECONDS)
+            runner.pump(_LOST_POLL_SECONDS)
+            rec = lifecycle.get(job.id)
+    finally:
+        runner.put_back_all("worker shut down")
+        runner.close()
+    job.retries_left = 0  # it has ended: RQ shall not run it again
+    if rec.outcome.error is not None or rec.outcome.result is None:
+        raise GenerationFailed((rec.outcome.error or {}).get("message", rec.outcome.state.value))
+    return {"state": rec.outcome.state.value, "result": rec.outcome.result, "error": None}

@@ -1,0 +1,259 @@
+"""The engine's process: started, spoken with, watched, replaced.
+
+MLX must never be used after fork(), so the engine is a fresh interpreter. Its death is data: the exit
+code, the tail of its stderr and the account it last gave go to the classifier.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final
+
+import structlog
+
+from scheduler.blame import Fault
+from scheduler.settings import Settings
+from workers.classifier import classify_death
+from workers.wire import Message, Receiver, Sender, WireBroken
+
+log = structlog.get_logger(__name__)
+
+_TAIL_LINES: Final = 40
+_EXIT_SECONDS: Final = 5.0
+_OPENBLAS: Final = ("lib/*/libopenblas.so.0", "lib64/libopenblas.so.0", "lib/libopenblas.so.0")
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How an engine ended: a fault, and what was seen."""
+
+    fault: Fault
+    exit_code: int
+    detail: str
+
+
+@dataclass(slots=True)
+class Account:
+    """What the engine last said of its memory, in bytes."""
+
+    budget_bytes: int = 0
+    active_bytes: int = 0
+    cache_bytes: int = 0
+    need_bytes: int = 0
+    cpu: bool = True
+
+    @property
+    def most_bytes(self) -> int:
+        """What it used, or was about to."""
+        return max(self.active_bytes, self.need_bytes)
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One engine process after another.
+
+    Args:
+        settings: the worker's.
+        clock: monotonic seconds.
+    """
+
+    settings: Settings
+    clock: Callable[[], float] = time.monotonic
+    account: Account = field(default_factory=Account)
+    starts: int = 0
+    _process: subprocess.Popen[bytes] | None = None
+    _sender: Sender | None = None
+    _receiver: Receiver | None = None
+    _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
+    _tail_thread: threading.Thread | None = None
+    _heard_at: float = 0.0
+    _timed_out: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an engine to speak with."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """The engine's process id; 0 where there is none."""
+        return self._process.pid if self._process else 0
+
+    def fileno(self) -> int:
+        """Readable when the engine said something, or died."""
+        return self._receiver.fileno() if self._receiver else -1
+
+    def start(self) -> None:
+        """Start an engine and tell it what it may use."""
+        to_read, to_write = os.pipe()
+        from_read, from_write = os.pipe()
+        self._tail.clear()
+        self._timed_out = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "workers.engine", str(to_read), str(from_write)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(to_read, from_write),
+            env=engine_environment(dict(os.environ), preload=self.settings.blas_preload == "auto"),
+            start_new_session=True,
+        )
+        os.close(to_read)
+        os.close(from_write)
+        self._sender, self._receiver = Sender(to_write), Receiver(from_read)
+        self._tail_thread = threading.Thread(
+            target=self._keep_tail, args=(self._process.stderr,), daemon=True
+        )
+        self._tail_thread.start()
+        self.account = Account()
+        self.starts += 1
+        self._heard_at = self.clock()
+        log.info("engine started", pid=self._process.pid)
+        self.send(
+            {
+                "kind": "configure",
+                "memory_budget": self.settings.memory_budget,
+                "cache_limit": self.settings.cache_limit,
+                "chunk_tokens": self.settings.prefill_chunk,
+                "prefill_rows": self.settings.prefill_rows,
+                "max_batch": self.settings.max_batch,
+                "cards_folder": str(self.settings.data_dir / "cards"),
+            }
+        )
+
+    def send(self, message: Message) -> None:
+        """Tell the engine; a dead one is noticed by :meth:`receive`."""
+        if self._sender is None:
+            return
+        try:
+            self._sender.send(message)
+        except WireBroken:
+            log.info("engine does not listen", pid=self.pid)
+
+    def receive(self) -> list[Message]:
+        """What the engine said; waits where it said nothing.
+
+        Raises:
+            WireBroken: it died; :meth:`bury` says how.
+        """
+        if self._receiver is None:
+            raise WireBroken("there is no engine")
+        messages = self._receiver.read()
+        self._heard_at = self.clock()
+        for message in messages:
+            self._note(message)
+        return messages
+
+    def kill_if_silent(self, seconds: float) -> bool:
+        """End an engine that was silent for so long."""
+        if self._process is None or self.clock() - self._heard_at < seconds:
+            return False
+        self._timed_out = True
+        self.kill()
+        return True
+
+    def heard(self) -> None:
+        """Count the engine's silence from now: it had nothing to do until now."""
+        self._heard_at = self.clock()
+
+    def kill(self) -> None:
+        """End the engine at once; its death is noticed by :meth:`receive`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the engine by closing its pipe, or else by force."""
+        if self._process is not None:
+            self._close()
+            try:
+                self._process.wait(_EXIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._end_tail()
+            self._process = None
+
+    def bury(self) -> Death:
+        """Take leave of a dead engine, or one that speaks nonsense, and say what it died of."""
+        assert self._process is not None
+        self._close()
+        try:
+            exit_code = self._process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            exit_code = self._process.wait()
+        self._end_tail()
+        words = "\n".join(self._tail)
+        account = self.account
+        fault = classify_death(exit_code, words, account.most_bytes, account.budget_bytes, cpu=account.cpu)
+        if self._timed_out:
+            fault = Fault.GPU_TIMEOUT
+        last = self._tail[-1][-200:] if self._tail else ""
+        detail = f"{exit_name(exit_code)}{': ' if last else ''}{last}"
+        log.warning(
+            "engine died", pid=self._process.pid, exit_code=exit_code, fault=fault.value, detail=detail
+        )
+        self._process = None
+        return Death(fault, exit_code, detail)
+
+    def _note(self, message: Message) -> None:
+        kind = message["kind"]
+        if kind == "ready":
+            self.account.budget_bytes = message["budget_bytes"]
+            self.account.cpu = message["device"].startswith("cpu")
+        elif kind == "account":
+            self.account.need_bytes = message["need_bytes"]
+        elif "memory" in message:
+            self.account.active_bytes = message["memory"]["active_bytes"]
+            self.account.cache_bytes = message["memory"]["cache_bytes"]
+            self.account.need_bytes = 0
+
+    def _keep_tail(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self._tail.append(text)
+                log.debug("engine says", text=text)
+
+    def _end_tail(self) -> None:
+        assert self._process is not None
+        if self._tail_thread is not None:
+            self._tail_thread.join(1)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def _close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+        if self._receiver is not None:
+            self._receiver.close()
+        self._sender = self._receiver = None
+
+
+def exit_name(exit_code: int) -> str:
+    """``SIGKILL``, or ``exit code 3``."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
+
+
+def engine_environment(inherited: dict[str, str], *, preload: bool) -> dict[str, str]:
+    """The engine's environment: the worker's, and on Linux a fast BLAS put before the one in MLX's wheel."""
+    environment = dict(inherited)
+    if preload and sys.platform.startswith("linux") and "LD_PRELOAD" not in environment:
+        found = [path for pattern in _OPENBLAS for path in sorted(Path("/usr").glob(pattern))]
+        if found:
+            environment["LD_PRELOAD"] = str(found[0])
+    return environment

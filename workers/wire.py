@@ -1,0 +1,113 @@
+"""Messages between a worker and its engine: length-prefixed JSON objects over a pair of pipes.
+
+Engine-bound ``kind``s: ``configure``, ``load``, ``unload``, ``run``, ``grant``, ``remove``.
+Worker-bound: ``ready``, ``loading``, ``loaded``, ``load_failed``, ``sized``, ``step``, ``raised``, ``shed``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import threading
+from typing import Any, Final
+
+Message = dict[str, Any]
+
+_LENGTH: Final = struct.Struct(">I")
+MAX_MESSAGE_BYTES: Final = 64 << 20
+_READ_BYTES: Final = 1 << 18
+
+
+class WireBroken(Exception):
+    """The other end is gone, or sent what is not a message."""
+
+
+class Sender:
+    """Writes messages to a pipe.
+
+    Args:
+        fd: the pipe's writing end.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Write one message, waiting while the pipe is full.
+
+        Raises:
+            WireBroken: nobody reads any more.
+        """
+        body = json.dumps(message, separators=(",", ":")).encode()
+        view = memoryview(_LENGTH.pack(len(body)) + body)
+        try:
+            with self._lock:
+                while view:
+                    view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise WireBroken(str(error)) from error
+
+    def close(self) -> None:
+        """Let the other end see that nothing follows."""
+        os.close(self._fd)
+
+
+class Receiver:
+    """Reads messages from a pipe.
+
+    Args:
+        fd: the pipe's reading end.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._buffer = bytearray()
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._fd
+
+    def close(self) -> None:
+        """Read no more."""
+        os.close(self._fd)
+
+    def read(self) -> list[Message]:
+        """Wait for bytes and return the messages that are whole.
+
+        Raises:
+            WireBroken: the pipe ended, or holds what is not a message.
+        """
+        try:
+            chunk = os.read(self._fd, _READ_BYTES)
+        except OSError as error:
+            raise WireBroken(str(error)) from error
+        if not chunk:
+            raise WireBroken("the pipe ended")
+        self._buffer += chunk
+        return self._whole()
+
+    def _whole(self) -> list[Message]:
+        messages: list[Message] = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_MESSAGE_BYTES:
+                raise WireBroken(f"a message of {length:,} bytes")
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            messages.append(_decode(body))
+        return messages
+
+
+def _decode(body: bytes) -> Message:
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise WireBroken(f"not JSON: {error}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
+        raise WireBroken("a message without a kind")
+    return message
