@@ -8,7 +8,7 @@ UV_PIN  = uv==0.13.9
 PY      = .venv/bin/python
 STAMP   = .venv/.set-up
 
-.PHONY: help setup run test check format lock clean
+.PHONY: help setup run test check format readme lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -24,13 +24,16 @@ test: $(STAMP) ## Run the whole test suite; ARGS go to pytest
 check: $(STAMP) ## Lint, check types and imports, run the tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict api scheduler tidegate workers
+	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 	$(PY) -m pytest
 
 format: $(STAMP) ## Format the code and mend what ruff can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+readme: $(STAMP) ## Renew the parts of the README that are made from the code
+	@$(PY) -m tests.readme_tables
 
 lock: .venv/.uv ## Renew requirements.lock from pyproject.toml; ARGS=--upgrade takes what is newest
 	@sh .ci/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \

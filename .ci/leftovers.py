@@ -1,4 +1,4 @@
-"""Kill, name and complain about processes that live in, or were started from, a folder."""
+"""Kill, name and complain about processes that live in, or were started from, a folder."""  # noqa: INP001
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def main() -> None:
     mine = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
     left = [p for p in psutil.process_iter() if p.pid not in mine and lives_in(p, folder)]
     for process in left:
-        print(f"left behind: {process.pid} {process.name()}", file=sys.stderr)
+        sys.stderr.write(f"left behind: {process.pid} {process.name()}\n")
         process.kill()
     sys.exit(bool(left))
 

@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, connection: Redis | None = None
         validation_error_callback=errors.refuse_invalid,
         static_folder=None,
     )
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1  # the first length that is refused
     app.extensions[EXTENSION] = Services(settings, Lifecycle(connection, settings), Reader(connection))
     for room in (jobs, job_stream, capacity, chat, models):
         app.register_api(room.routes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from http import HTTPStatus
 from typing import NoReturn
 
 import structlog
@@ -61,9 +62,11 @@ def install(app: Flask) -> None:
 def _http_error(error: HTTPException) -> Response:
     """What Flask and Werkzeug refuse by themselves: unknown routes, methods, broken requests."""
     status = error.code or 500
-    if status < 400:
+    if status < HTTPStatus.BAD_REQUEST:
         return Response(error.get_response().get_data(), status, error.get_headers())
-    code = _CODES.get(status) or ("invalid_request" if status < 500 else "internal_error")
+    code = _CODES.get(status) or (
+        "invalid_request" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error"
+    )
     said = error_answer(ClientError(code, error.description or error.name))
     if "valid_methods" in vars(error):
         said.headers["Allow"] = ", ".join(sorted(vars(error)["valid_methods"] or ()))

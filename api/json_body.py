@@ -8,6 +8,7 @@ import re
 from typing import Any, Final
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from scheduler.errors import ClientError
 
@@ -22,13 +23,17 @@ Path = tuple[str | int, ...]
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read by :func:`read_object`, whoever asks for it."""
+    """A request whose JSON is read by :func:`read_object`, whoever asks for it.
 
-    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+    Its body must be shorter than ``MAX_CONTENT_LENGTH``.
+    """
+
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:  # noqa: FBT002 (Flask's own)
         """The body, which must be a JSON object.
 
         Raises:
             ClientError: ``unsupported_media_type``, ``invalid_request``.
+            RequestEntityTooLarge: the body is too long.
         """
         if not self.is_json:
             said = self.mimetype or "none"
@@ -38,7 +43,10 @@ class JsonRequest(Request):
             )
         if (coding := self.headers.get("Content-Encoding", "identity").lower()) != "identity":
             raise ClientError("unsupported_media_type", f"content codings are not taken: {coding[:64]}")
-        return read_object(self.get_data(cache=cache))
+        body = self.get_data(cache=cache)
+        if self.max_content_length is not None and len(body) >= self.max_content_length:
+            raise RequestEntityTooLarge  # Werkzeug cuts one off that came in chunks
+        return read_object(body)
 
 
 def read_object(body: bytes) -> dict[str, Any]:

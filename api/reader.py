@@ -140,7 +140,7 @@ class Reader:
         while self._wanted():
             try:
                 self._listen()
-            except Exception as error:  # whatever it was: every stream lives on the next try
+            except Exception as error:  # noqa: BLE001 (whatever it was, every stream lives on the next try)
                 log.warning("steps channel lost", error=type(error).__name__)
                 time.sleep(_RECONNECT_SECONDS)
 

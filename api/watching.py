@@ -14,7 +14,7 @@ from api.presence import Gone
 from api.services import Services
 from scheduler.errors import StoreUnavailable
 from scheduler.events import Kind, LoggedEvent, last_number
-from scheduler.job import TERMINAL
+from scheduler.job import TERMINAL, State
 from scheduler.record import JobRecord
 
 CHECK_SECONDS: Final = 10.0
@@ -36,9 +36,8 @@ def watch(
             number, heard_at = event.number, time.monotonic()
         elif time.monotonic() - heard_at >= CHECK_SECONDS:
             heard_at = time.monotonic()
-            rec = _ended(here, job_id)
-            if rec is not None and _newest(here, job_id) <= number:
-                yield LoggedEvent(number + 1, Kind(rec.state.value))
+            if (state := _ended_without_a_word(here, job_id, number)) is not None:
+                yield LoggedEvent(number + 1, Kind(state.value))
                 return
 
 
@@ -58,7 +57,7 @@ def await_job(
         The job as it then is.
     """
     until = time.monotonic() + seconds
-    number = _newest(here, rec.id)  # before the job, so that no move is missed
+    number = last_number(here.lifecycle.connection, rec.id)  # before the job, so that no move is missed
     rec = here.lifecycle.get(rec.id)
     if seconds <= 0 or rec.state in TERMINAL or enough(rec):
         return rec
@@ -73,17 +72,14 @@ def await_job(
     return here.lifecycle.get(rec.id)
 
 
-def _newest(here: Services, job_id: str) -> int:
-    return last_number(here.lifecycle.connection, job_id)
-
-
-def _ended(here: Services, job_id: str) -> JobRecord | None:
-    """The job, if it ended; None too where the server does not answer.
+def _ended_without_a_word(here: Services, job_id: str, number: int) -> State | None:
+    """How a job ended whose log does not go on after ``number``; None too where the server does not answer.
 
     Raises:
         ClientError: ``not_found``.
     """
     with suppress(RedisError, StoreUnavailable):
         rec = here.lifecycle.get(job_id)
-        return rec if rec.state in TERMINAL else None
+        if rec.state in TERMINAL and last_number(here.lifecycle.connection, job_id) <= number:
+            return rec.state
     return None

@@ -218,9 +218,7 @@ def _build_model(config: dict[str, Any], seed: int) -> nn.Module:
     mx.random.seed(seed)
     module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
     model: nn.Module = module.Model(module.ModelArgs.from_dict(config))
-    embeddings = {
-        f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)
-    }
+    embeddings = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)}
     weights = _weights(model)
     for name, weight in weights.items():
         if weight.ndim < 2:

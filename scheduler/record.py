@@ -70,6 +70,8 @@ class Meta:
     peak_bytes: int | None = None
     budget_bytes: int | None = None
     started_at: float | None = None
+    granted_at: float | None = None
+    """When its prompt was counted and its memory held, in the present attempt."""
     ended_at: float | None = None
     execution_id: str | None = None
     output_seen: bool = False

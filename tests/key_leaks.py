@@ -25,7 +25,9 @@ def leaks(connection: Redis) -> list[str]:
     """Keys that neither lapse, nor are known to last, nor belong to a job that has not ended; and entries
     of the indexes of waiting jobs whose jobs do not wait."""
     keys: list[bytes] = list(connection.scan_iter(count=1000))
-    found = [key.decode() for key in keys if connection.ttl(key) == -1 and not _owned(connection, key.decode())]
+    found = [
+        key.decode() for key in keys if connection.ttl(key) == -1 and not _owned(connection, key.decode())
+    ]
     waiting: Any = connection.hgetall("tidegate:waiting")
     passed: Any = connection.hkeys("tidegate:passes")
     for job in {*waiting, *passed}:

@@ -1,4 +1,4 @@
-"""The parts of the README that are made from the code; `python -m tests.readme_tables` renews them."""
+"""The parts of the README that are made from the code; `make readme` renews them."""
 
 from pathlib import Path
 from typing import Any, Final

@@ -6,7 +6,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx
 
@@ -34,7 +34,7 @@ class Client:
         # A proxy is for addresses elsewhere: it could not reach this machine's loopback.
         self._http = httpx.Client(base_url=self.url, timeout=30.0, trust_env=not is_loopback(url))
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -76,7 +76,7 @@ def worker(settings: Settings) -> None:
 
 
 def _become(command: tuple[str, ...]) -> None:
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606  # no shell: the words are ours
 
 
 @main.command()

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,7 +38,7 @@ class Interruption:
         self._holds = 0
         self._before: dict[signal.Signals, _Handler] = {}
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> Self:
         for each in SIGNALS:
             if (before := signal.getsignal(each)) is not signal.SIG_IGN:
                 self._before[each] = before

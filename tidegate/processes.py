@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Final, Self
 
 from tidegate.failures import ProcessFailed
 from tidegate.groups import POLL_SECONDS, ask_leader, kill_group, wait_while
@@ -82,7 +82,7 @@ class Processes:
         self._children: list[Child] = []
         self._warden: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -18,7 +18,7 @@ from tidegate.terminal import Terminal, summary
 
 QUESTION: Final = "What is the capital of France?"
 API_SECONDS: Final = 60.0
-WORKER_SECONDS: Final = 1800.0  # a worker may have gigabytes of weights to download first
+WORKER_SECONDS: Final = 300.0
 
 
 def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> int:
@@ -70,15 +70,16 @@ def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
     with Client(url) as client, terminal.err.status("starting the API and a worker") as status:
         processes.wait_until(client.ready, "the API", API_SECONDS)
         terminal.done("API", url)
-        status.update("the worker loads its model")
-        processes.wait_until(lambda: bool(client.workers()), "a live worker", WORKER_SECONDS)
-        terminal.done("worker", _describe(client.workers()[0]))
+        status.update("the worker starts its engine")
+        processes.wait_until(lambda: bool(_with_engines(client)), "a live worker", WORKER_SECONDS)
+        worker = _with_engines(client)[0]
+        terminal.done("worker", f"{worker['name']}, may use {gib(worker['budget_bytes'])}")
     return url
 
 
-def _describe(worker: dict[str, Any]) -> str:
-    name, budget = worker.get("name", ""), worker.get("budget_bytes", 0)
-    return f"{name}, may use {gib(budget)}" if budget else name
+def _with_engines(client: Client) -> list[dict[str, Any]]:
+    """The live workers whose engine has said what memory there is."""
+    return [worker for worker in client.workers() if worker.get("budget_bytes")]
 
 
 def _ask(client: Client, model: str, processes: Processes, terminal: Terminal) -> None:

@@ -14,8 +14,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,7 +85,12 @@ class Engine:
                     steps += batch.step()
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error)
-        self._send({"kind": "step", "steps": [_packed(step) for step in steps], "memory": _memory()})
+        self._tell_steps(steps)
+
+    def _tell_steps(self, steps: Sequence[JobStep]) -> None:
+        now = round(time.time(), 4)
+        packed = [_packed(step, now) for step in steps]
+        self._send({"kind": "step", "steps": packed, "memory": _memory()})
 
     def _configure(self, message: Message) -> None:
         limits = gauge.read_limits()
@@ -141,12 +145,14 @@ class Engine:
         except ClientError as error:
             self._send({"kind": "refused", "key": key, "error": error.body()})
             return
+        except Exception as error:  # noqa: BLE001 - one job's odd text must not end the others
+            refusal = ClientError("internal_error", f"the prompt could not be read: {type(error).__name__}")
+            self._send({"kind": "refused", "key": key, "error": refusal.body()})
+            return
         self._send(
             {"kind": "sized", "key": key, "prompt_tokens": len(job.prompt), "max_tokens": job.max_tokens}
         )
         self._ungranted[key] = (batch, job)
-        if len(job.prompt) <= message["reserved_prompt_tokens"]:
-            self._grant(key)
 
     def _grant(self, key: str) -> None:
         batch, job = self._ungranted.pop(key, (None, None))
@@ -154,7 +160,7 @@ class Engine:
             return
         done = batch.add(job)
         if done is not None:
-            self._send({"kind": "step", "steps": [_packed(done)], "memory": _memory()})
+            self._tell_steps([done])
 
     def _remove(self, key: str) -> None:
         self._ungranted.pop(key, None)
@@ -213,8 +219,9 @@ def _make_job(message: Message, loaded: LoadedModel) -> RunningJob:
     )
 
 
-def _packed(step: JobStep) -> dict[str, Any]:
-    return {name: value for name, value in asdict(step).items() if value or name == "key"}
+def _packed(step: JobStep, now: float) -> dict[str, Any]:
+    fields = {name: getattr(step, name) for name in step.__slots__}
+    return {name: value for name, value in fields.items() if value} | {"at": now}
 
 
 def _memory() -> dict[str, int]:

@@ -33,8 +33,9 @@ from rq.worker.base import WorkerStatus
 from scheduler.errors import StoreUnavailable
 from scheduler.holding import Held
 from scheduler.lifecycle import Lifecycle
-from scheduler.queue import WAKE_CHANNEL, inbox_channel
+from scheduler.queue import inbox_channel
 from scheduler.settings import load
+from scheduler.waiting import WAKE_CHANNEL
 from workers.runner import TICK_SECONDS, Runner
 
 log = structlog.get_logger(__name__)

@@ -106,7 +106,7 @@ class Receiver:
 def _decode(body: bytes) -> Message:
     try:
         message = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireBroken(f"not JSON: {error}") from error
     if not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise WireBroken("a message without a kind")

@@ -36,8 +36,8 @@ def client(app: Application) -> FlaskClient:
 
 
 @pytest.fixture
-def worker(connection: Redis) -> Iterator[PretendWorker]:
+def worker(connection: Redis) -> PretendWorker:
     """A live worker that does what it is told."""
     pretend = PretendWorker(connection)
     pretend.report()
-    yield pretend
+    return pretend

@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 
 
 def submit(client: FlaskClient, prompt: str = "a b", **fields: Any) -> dict[str, Any]:
+    """Submit a job that must be accepted."""
     answer = client.post("/v1/jobs", json={"model": MODEL, "prompt": prompt, **fields})
     assert answer.status_code == 202, answer.data
     return dict(answer.json or {})
@@ -47,7 +48,9 @@ def test_a_job_is_seen_through_its_life(client: FlaskClient, worker: PretendWork
     worker.complete(held, "hi")
     answer = client.get(url)
     job = JobAnswer.model_validate(answer.json)
-    assert job.status == "completed" and job.result and job.result.text == "hi"
+    assert job.status == "completed"
+    assert job.result is not None
+    assert job.result.text == "hi"
     assert "Retry-After" not in answer.headers
 
 
@@ -55,11 +58,18 @@ def test_the_result_has_its_own_status(client: FlaskClient, worker: PretendWorke
     """202 with the job and Retry-After until the end, then 200 with the result alone."""
     url = f"/v1/jobs/{submit(client)['id']}/result"
     before = client.get(url)
-    assert before.status_code == 202 and before.headers["Retry-After"] and before.get_json()["object"] == "job"
+    assert (
+        before.status_code == 202 and before.headers["Retry-After"] and before.get_json()["object"] == "job"
+    )
     worker.complete(worker.claim(), "hi", reason="length")
     after = client.get(url)
     result = ResultAnswer.model_validate(after.json)
-    assert (after.status_code, result.text, result.finish_reason, result.usage.total_tokens) == (200, "hi", "length", 10)
+    assert (after.status_code, result.text, result.finish_reason, result.usage.total_tokens) == (
+        200,
+        "hi",
+        "length",
+        10,
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,9 @@ def test_cancelling_a_waiting_job_ends_it_at_once(client: FlaskClient, worker: P
     assert worker.try_claim() is None
 
 
-def test_cancelling_a_running_job_answers_when_it_has_ended(client: FlaskClient, worker: PretendWorker) -> None:
+def test_cancelling_a_running_job_answers_when_it_has_ended(
+    client: FlaskClient, worker: PretendWorker
+) -> None:
     """The worker is asked, and the answer waits for it."""
     with worker.answering():
         job = submit(client, "stall")
@@ -146,7 +158,13 @@ def test_prefer_wait_gives_up_in_time(client: FlaskClient, connection: Redis) ->
 
 @pytest.mark.parametrize(
     ("header", "applied"),
-    [("wait=0", "wait=0"), ("respond-async, wait=0", "wait=0"), ('Wait="0"', "wait=0"), ("wait=x", None), ("await=9", None)],
+    [
+        ("wait=0", "wait=0"),
+        ("respond-async, wait=0", "wait=0"),
+        ('Wait="0"', "wait=0"),
+        ("wait=x", None),
+        ("await=9", None),
+    ],
 )
 def test_prefer_is_read_as_rfc_7240_writes_it(
     client: FlaskClient, connection: Redis, header: str, applied: str | None
@@ -211,7 +229,9 @@ def test_the_list_is_filtered(client: FlaskClient, worker: PretendWorker) -> Non
 
 @pytest.mark.parametrize("action", ["", "/result", "/stream", "/cancel"])
 @pytest.mark.parametrize("job_id", ["job_00000000000000000000000000", "nonsense", "job_%00"])
-def test_an_unknown_job_is_not_found(client: FlaskClient, connection: Redis, job_id: str, action: str) -> None:
+def test_an_unknown_job_is_not_found(
+    client: FlaskClient, connection: Redis, job_id: str, action: str
+) -> None:
     """404, wherever it is asked for."""
     call = client.post if action == "/cancel" else client.get
     answer = call(f"/v1/jobs/{job_id}{action}")
@@ -222,6 +242,8 @@ def test_a_job_cut_short_has_a_result(client: FlaskClient, worker: PretendWorker
     """*incomplete* is an end with a result, not an error."""
     job = submit(client)
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    worker.end(worker.claim(), Outcome(State.INCOMPLETE, {"text": "h", "finish_reason": "length", "usage": usage}))
+    worker.end(
+        worker.claim(), Outcome(State.INCOMPLETE, {"text": "h", "finish_reason": "length", "usage": usage})
+    )
     answer = client.get(f"/v1/jobs/{job['id']}/result")
     assert (answer.status_code, answer.get_json()["status"]) == (200, "incomplete")

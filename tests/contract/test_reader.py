@@ -22,6 +22,7 @@ from scheduler.events import (
     publish_command,
     read_events,
 )
+from scheduler.swap import Swap, Swapper
 from tests.valkey import valkey
 from tests.waiting import wait_until
 
@@ -43,10 +44,9 @@ def event(number: int, kind: Kind = Kind.DELTA) -> LoggedEvent:
 
 def write(connection: Redis, *events: LoggedEvent, tell: bool = True) -> None:
     """Log events, and tell the channel as a worker does, or not."""
-    for each in events:
-        connection.execute_command(*append_command(JOB, each))
-    if tell:
-        connection.execute_command(*publish_command([(JOB, each) for each in events]))
+    swap = Swap(commands=tuple(append_command(JOB, each) for each in events))
+    told = Swap(commands=(publish_command([(JOB, each) for each in events]),))
+    Swapper(connection)(swap, *([told] if tell else []))
 
 
 def numbers(stream: Iterator[LoggedEvent | None], count: int) -> list[int]:
@@ -90,7 +90,7 @@ def test_a_repeated_message_changes_nothing(connection: Redis, reader: Reader) -
     stream = reader.follow(JOB)
     listening(connection, stream)
     write(connection, event(1), event(2))
-    connection.execute_command(*publish_command([(JOB, event(1)), (JOB, event(2))]))
+    Swapper(connection)(Swap(commands=(publish_command([(JOB, event(1)), (JOB, event(2))]),)))
     write(connection, event(3))
     assert numbers(stream, 3) == [1, 2, 3]
 
@@ -116,10 +116,7 @@ def test_a_slow_consumer_is_sent_back_to_the_log(connection: Redis, reader: Read
 
 def test_a_long_backlog_is_read_in_pages(connection: Redis, reader: Reader) -> None:
     """Longer than a page, whole."""
-    pipeline = connection.pipeline(transaction=False)
-    for number in range(1, 1201):
-        pipeline.execute_command(*append_command(JOB, event(number)))
-    pipeline.execute()
+    write(connection, *(event(number) for number in range(1, 1201)), tell=False)
     assert numbers(reader.follow(JOB, after=100), 1100) == list(range(101, 1201))
 
 
@@ -127,7 +124,8 @@ def test_many_streams_share_one_subscription(connection: Redis, reader: Reader) 
     """Fifty streams, one subscriber; each has every event."""
     seen: list[list[int]] = []
     threads = [
-        threading.Thread(target=lambda: seen.append([e.number for e in reader.follow(JOB) if e])) for _ in range(50)
+        threading.Thread(target=lambda: seen.append([e.number for e in reader.follow(JOB) if e]))
+        for _ in range(50)
     ]
     for thread in threads:
         thread.start()

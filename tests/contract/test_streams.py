@@ -39,13 +39,19 @@ def test_a_stream_tells_everything_in_order(client: FlaskClient, worker: Pretend
     assert names(events) == ["queued", "started", "delta", "delta", "completed", "message"]
     assert [event.id for event in events[:5]] == ["1", "2", "3", "4", "5"]
     assert events[2].json() == {"text": "a "}
-    assert events[3].json() == {"text": "b ", "reasoning": "hm", "logprobs": [{"token": "b", "logprob": None}]}
+    assert events[3].json() == {
+        "text": "b ",
+        "reasoning": "hm",
+        "logprobs": [{"token": "b", "logprob": None}],
+    }
     assert events[4].json() == client.get(f"/v1/jobs/{job_id}").json
     assert events[5].data == "[DONE]"
 
 
 @pytest.mark.parametrize("after", range(7))
-def test_a_reader_goes_on_after_the_event_it_saw(client: FlaskClient, worker: PretendWorker, after: int) -> None:
+def test_a_reader_goes_on_after_the_event_it_saw(
+    client: FlaskClient, worker: PretendWorker, after: int
+) -> None:
     """By header or by query the rest is the same; after the last there is only [DONE]."""
     job_id = finished(client, worker)
     whole = read(client.get(f"/v1/jobs/{job_id}/stream"))[:-1]

@@ -56,6 +56,7 @@ class Up:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *arguments: str, dies: bool = False) -> "subprocess.Popen[bytes]":
+        """Start it; ``dies``: with a worker that ends at once."""
         sources = {
             "workers/__init__.py": WORKERS % {"dies": dies},
             "api/__init__.py": "",

@@ -23,6 +23,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def connect(url: str) -> "redis.Redis":
+    """A client of the server there."""
     return redis.Redis.from_url(url, decode_responses=True)
 
 

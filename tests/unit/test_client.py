@@ -43,7 +43,7 @@ def script() -> Iterator[Script]:
 
         do_GET = do_POST = _play  # noqa: N815  # http.server's names
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -61,6 +61,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def error(code: str, **fields: Any) -> bytes:
+    """The API's error body."""
     return json.dumps({"error": {"code": code, "message": "because", "param": None, **fields}}).encode()
 
 

@@ -38,6 +38,7 @@ def said(child: Child, count: int = 1) -> Callable[[], bool]:
 
 
 def python(code: str, folder: Path, name: str = "sleeper", grace_seconds: float = 10.0) -> Program:
+    """A program that runs this code."""
     return Program(name, (sys.executable, "-c", code), folder, grace_seconds=grace_seconds)
 
 
@@ -51,10 +52,15 @@ def test_a_program_is_gone_after_the_block(tmp_path: Path) -> None:
 
 def test_a_failure_in_the_block_stops_everything(tmp_path: Path) -> None:
     """An exception leaves no process behind, and is not swallowed."""
-    children = []
-    with pytest.raises(ZeroDivisionError), Processes(tmp_path / "logs") as processes:
-        children += [processes.start(python(FOREVER, tmp_path, name)) for name in ("one", "two")]
-        _ = 1 / 0
+    children: list[Child] = []
+
+    def start_two_and_fail() -> None:
+        with Processes(tmp_path / "logs") as processes:
+            children.extend(processes.start(python(FOREVER, tmp_path, name)) for name in ("one", "two"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        start_two_and_fail()
     assert [child.alive for child in children] == [False, False]
 
 
@@ -168,11 +174,16 @@ def test_a_signal_is_raised_once() -> None:
 def test_a_signal_waits_for_a_held_block() -> None:
     """What must not be cut in two is not; the signal comes right after it."""
     steps = []
-    with Interruption() as interruption, pytest.raises(Interrupted), interruption.held():
+
+    def work(interruption: Interruption) -> None:
         with interruption.held():
-            os.kill(os.getpid(), signal.SIGHUP)
-            steps.append("inner")
-        steps.append("outer")
+            with interruption.held():
+                os.kill(os.getpid(), signal.SIGHUP)
+                steps.append("inner")
+            steps.append("outer")
+
+    with Interruption() as interruption, pytest.raises(Interrupted):
+        work(interruption)
     assert steps == ["inner", "outer"]
 
 
@@ -188,15 +199,21 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
 
 def test_a_second_interrupt_cuts_the_grace_short(tmp_path: Path) -> None:
     """A minute of grace ends at once when the user insists."""
-    with Interruption() as interruption:
-        with pytest.raises(Interrupted), Processes(tmp_path / "logs", interruption) as processes:
-            child = processes.start(python(DEAF, tmp_path, grace_seconds=60))
-            wait_until(said(child), "the program is up")
-            insist = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    deaf: list[Child] = []
+    insist = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+
+    def work(interruption: Interruption) -> None:
+        with Processes(tmp_path / "logs", interruption) as processes:
+            deaf.append(processes.start(python(DEAF, tmp_path, grace_seconds=60)))
+            wait_until(said(deaf[0]), "the program is up")
             insist.start()
             os.kill(os.getpid(), signal.SIGINT)
+
+    with Interruption() as interruption:
+        with pytest.raises(Interrupted):
+            work(interruption)
         insist.join()
-    assert child.process.returncode == -signal.SIGKILL
+    assert deaf[0].process.returncode == -signal.SIGKILL
 
 
 def test_even_a_killed_parent_leaves_nothing_behind(tmp_path: Path) -> None:

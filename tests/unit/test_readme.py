@@ -15,7 +15,7 @@ TEXT = README.read_text()
 
 
 def test_what_is_made_from_the_code_is_up_to_date() -> None:
-    """`python -m tests.readme_tables` renews it."""
+    """`make readme` renews it."""
     assert renewed(TEXT) == TEXT
 
 

@@ -4,6 +4,7 @@ from tidegate.sse import EventReader, ServerSentEvent
 
 
 def read(*chunks: bytes) -> list[ServerSentEvent]:
+    """The events in these chunks."""
     reader = EventReader()
     return [event for chunk in chunks for event in reader.feed(chunk)]
 

@@ -11,6 +11,7 @@ from tidegate.terminal import Terminal, printable, summary
 
 
 def event(name: str, **data: Any) -> ServerSentEvent:
+    """An event as the API sends it."""
     return ServerSentEvent(name, json.dumps(data), None)
 
 

@@ -1,0 +1,202 @@
+"""The API under gunicorn and gevent: streams that live, clients that leave, and the official client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import pytest
+from redis import Redis
+
+from scheduler.events import STEPS_CHANNEL
+from scheduler.job import State
+from scheduler.lifecycle import Lifecycle
+from scheduler.settings import Settings
+from tests.conftest import MODEL
+from tests.contract.served import serve
+from tests.pretend_worker import PretendWorker
+from tests.waiting import wait_until
+from tidegate.client import Client
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def url(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server for the module."""
+    with serve(valkey_url, tmp_path_factory.mktemp("served")) as found:
+        yield found
+
+
+@pytest.fixture
+def http(url: str) -> Iterator[httpx.Client]:
+    """An ordinary client."""
+    with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def sdk(url: str) -> Iterator[openai.OpenAI]:
+    """The official client."""
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def lifecycle(connection: Redis, settings: Settings) -> Lifecycle:
+    """The queue as the test looks at it."""
+    return Lifecycle(connection, settings)
+
+
+def state(lifecycle: Lifecycle) -> State | None:
+    """The state of the newest job."""
+    records = lifecycle.page(limit=1).records
+    return records[0].state if records else None
+
+
+def chatting(text: str) -> list[openai.types.chat.ChatCompletionMessageParam]:
+    return [{"role": "user", "content": text}]
+
+
+def test_the_official_client_gets_an_answer(sdk: openai.OpenAI, worker: PretendWorker) -> None:
+    """Waiting, with the usage, and the list of models."""
+    with worker.answering():
+        said = sdk.chat.completions.create(model=MODEL, messages=chatting("a b"))
+    assert said.choices[0].message.content == "a b "
+    assert said.usage is not None and said.usage.total_tokens == 10
+    assert [model.id for model in sdk.models.list()] == [MODEL]
+    assert sdk.models.retrieve(MODEL).owned_by == "tidegate"
+
+
+def test_the_official_client_gets_a_stream(sdk: openai.OpenAI, worker: PretendWorker) -> None:
+    """Piece by piece, with the usage last."""
+    with worker.answering():
+        stream = sdk.chat.completions.create(
+            model=MODEL, messages=chatting("a b c"), stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "a b c "
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 10
+
+
+def test_the_official_asynchronous_client_gets_both(url: str, worker: PretendWorker) -> None:
+    """Twenty at once, half of them streams."""
+
+    async def ask() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20) as sdk:
+
+            async def wait(number: int) -> str:
+                said = await sdk.chat.completions.create(model=MODEL, messages=chatting(f"w {number}"))
+                return said.choices[0].message.content or ""
+
+            async def stream(number: int) -> str:
+                said = await sdk.chat.completions.create(
+                    model=MODEL, messages=chatting(f"s {number}"), stream=True
+                )
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in said])
+
+            return await asyncio.gather(*(wait(n) for n in range(10)), *(stream(n) for n in range(10)))
+
+    with worker.answering():
+        assert asyncio.run(ask()) == [f"{way} {number} " for way in "ws" for number in range(10)]
+
+
+def test_errors_are_those_that_the_official_client_names(sdk: openai.OpenAI, worker: PretendWorker) -> None:
+    """By status; a stream that fails in the middle raises too."""
+    with pytest.raises(openai.NotFoundError) as missing:
+        sdk.chat.completions.create(model="other", messages=chatting("a"))
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as bad:
+        sdk.chat.completions.create(model=MODEL, messages=chatting("a"), n=2)
+    assert bad.value.param == "n"
+    with worker.answering():
+        with pytest.raises(openai.InternalServerError) as failed:
+            sdk.chat.completions.create(model=MODEL, messages=chatting("fail"))
+        assert (failed.value.status_code, failed.value.code) == (503, "insufficient_memory")
+        assert failed.value.response.headers["Retry-After"] == "1"
+        with pytest.raises(openai.APIError) as broken:
+            list(sdk.chat.completions.create(model=MODEL, messages=chatting("break"), stream=True))
+        assert broken.value.code == "insufficient_memory"
+
+
+def test_a_waiting_client_that_leaves_cancels_its_job(
+    url: str, worker: PretendWorker, lifecycle: Lifecycle
+) -> None:
+    """The connection is looked at while nothing happens."""
+    body = json.dumps({"model": MODEL, "messages": chatting("stall")}).encode()
+    host, port = httpx.URL(url).host, httpx.URL(url).port
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with worker.answering():
+        with socket.create_connection((host, port)) as client:
+            client.sendall(head.encode() + body)
+            wait_until(lambda: state(lifecycle) is State.IN_PROGRESS, "the job runs")
+        wait_until(lambda: state(lifecycle) is State.CANCELLED, "cancelled")
+
+
+def test_a_client_that_leaves_its_stream_cancels_its_job(
+    sdk: openai.OpenAI, worker: PretendWorker, lifecycle: Lifecycle
+) -> None:
+    """Also where the job says nothing any more."""
+    with worker.answering():
+        with sdk.chat.completions.create(model=MODEL, messages=chatting("stall"), stream=True) as stream:
+            next(iter(stream))
+        wait_until(lambda: state(lifecycle) is State.CANCELLED, "cancelled")
+
+
+def test_a_client_that_leaves_a_jobs_stream_does_not(
+    http: httpx.Client, worker: PretendWorker, lifecycle: Lifecycle, connection: Redis
+) -> None:
+    """A job submitted as a job is a background job: the stream is let go, the job goes on."""
+    body = {"model": MODEL, "prompt": "a", "stream": True}
+    with http.stream("POST", "/v1/jobs", json=body) as answer:
+        next(answer.iter_bytes())
+    job_id = answer.headers["Location"].rpartition("/")[2]
+    held = worker.claim()
+    worker.say(held, "a ")
+    worker.complete(held, "a ")
+    assert lifecycle.get(job_id).state is State.COMPLETED
+
+
+def test_a_hundred_streams_have_one_reader(url: str, worker: PretendWorker, connection: Redis) -> None:
+    """One subscription in the process, and every stream whole; the tidegate command reads them."""
+    with Client(url) as client:
+        jobs = [client.submit({"model": MODEL, "prompt": "a b c"})["id"] for _ in range(5)]
+
+    def follow(number: int) -> str:
+        with Client(url) as each:
+            events = each.stream(jobs[number % 5])
+            return "".join(event.json()["text"] for event in events if event.name == "delta")
+
+    with ThreadPoolExecutor(100) as pool:
+        streams = [pool.submit(follow, number) for number in range(100)]
+        wait_until(lambda: connection.pubsub_numsub(STEPS_CHANNEL)[0][1], "the reader listens")
+        assert connection.pubsub_numsub(STEPS_CHANNEL)[0][1] == 1
+        with worker.answering():
+            assert [stream.result(20) for stream in streams] == ["a b c "] * 100
+
+
+def test_twenty_jobs_at_once_by_waiting(http: httpx.Client, worker: PretendWorker) -> None:
+    """`Prefer: wait` holds each until its end."""
+
+    def ask(number: int) -> str:
+        body = {"model": MODEL, "prompt": f"{number}"}
+        return str(http.post("/v1/jobs", json=body, headers={"Prefer": "wait=20"}).json()["result"]["text"])
+
+    with worker.answering(), ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(ask, range(20))) == [f"{number} " for number in range(20)]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused(http: httpx.Client, connection: Redis, chunked: bool) -> None:
+    """413, whether or not its length was declared; the connection can be used again."""
+    body = json.dumps({"model": MODEL, "prompt": "a"}).encode() + b" " * 200_000
+    content = iter([body[:100_000], body[100_000:]]) if chunked else body
+    answer = http.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert http.get("/healthz").status_code == 200

@@ -1,0 +1,98 @@
+"""The rate of tokens and the breaker, under a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from workers.pace import COOLDOWN_SECONDS, DEATHS_MOST, DEATHS_SECONDS, Breaker, Pace
+
+
+class Clock:
+    """Turned by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_pace_is_tokens_over_seconds(clock: Clock) -> None:
+    """Ten tokens every half second are twenty a second."""
+    pace = Pace(clock)
+    for _ in range(20):
+        pace.count(10)
+        clock.now += 0.5
+    assert pace.tokens_per_second == pytest.approx(20)
+
+
+def test_a_pace_is_zero_before_anything_was_made(clock: Clock) -> None:
+    """Zero, and no division by the zero seconds between tokens of one moment."""
+    pace = Pace(clock)
+    assert pace.tokens_per_second == 0
+    pace.count(5)
+    pace.count(5)
+    assert pace.tokens_per_second == 0
+
+
+def test_an_idle_worker_keeps_its_last_pace(clock: Clock) -> None:
+    """After an hour of nothing it is what it last was, so that a wait can be foretold."""
+    pace = Pace(clock)
+    for _ in range(5):
+        pace.count(2)
+        clock.now += 1
+    rate = pace.tokens_per_second
+    clock.now += 3600
+    assert pace.tokens_per_second == rate == pytest.approx(2)
+
+
+def test_a_pause_does_not_lower_the_pace(clock: Clock) -> None:
+    """Only time in which there was work counts: after 25 idle seconds the rate is the work's own."""
+    pace = Pace(clock)
+    for _ in range(3):
+        pace.count(10)
+        clock.now += 1
+    clock.now += 25
+    for _ in range(3):
+        pace.count(10)
+        clock.now += 1
+    assert pace.tokens_per_second == pytest.approx(10, rel=0.35)
+
+
+def test_the_breaker_opens_after_many_deaths_in_a_while(clock: Clock) -> None:
+    """One death fewer leaves it closed; it closes by itself when it has cooled down."""
+    breaker = Breaker(clock)
+    for _ in range(DEATHS_MOST - 1):
+        breaker.died()
+        clock.now += 1
+    assert not breaker.open
+    breaker.died()
+    assert breaker.open
+    clock.now += COOLDOWN_SECONDS - 0.1
+    assert breaker.open
+    clock.now += 0.1
+    assert not breaker.open
+
+
+def test_rare_deaths_leave_the_breaker_closed(clock: Clock) -> None:
+    """Deaths as far apart as the window allows never open it."""
+    breaker = Breaker(clock)
+    for _ in range(5 * DEATHS_MOST):
+        breaker.died()
+        assert not breaker.open
+        clock.now += DEATHS_SECONDS / (DEATHS_MOST - 1) + 0.1
+
+
+def test_the_breaker_counts_anew_after_it_cooled_down(clock: Clock) -> None:
+    """One death right after the cooldown does not open it again."""
+    breaker = Breaker(clock)
+    for _ in range(DEATHS_MOST):
+        breaker.died()
+    clock.now += COOLDOWN_SECONDS
+    breaker.died()
+    assert not breaker.open

@@ -1,0 +1,170 @@
+"""Which models are in memory: loaded on demand, the least recently used sent away first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from scheduler.footprint import CacheGroup, ModelCard, Row
+from scheduler.ledger import Holder, Ledger
+from workers.residency import GIVEN_UP_SECONDS, Residency, weights_on_disk
+from workers.wire import Message
+
+CARD = ModelCard(
+    model="a",
+    device="cpu",
+    weights_bytes=40_000,
+    caches=(CacheGroup("full", 1, bytes_per_token=1),),
+    logits_bytes=1,
+    transient_fixed_bytes=0,
+    transient_bytes_per_token=0.0,
+    transient_bytes_per_pair=0.0,
+    context_tokens=4096,
+)
+
+
+@dataclass
+class House:
+    """A residency over folders whose weight files are as large as asked, and a ledger of 100,000 bytes."""
+
+    folder: Path
+    sent: list[Message] = field(default_factory=list)
+    now: float = 1000.0
+    ledger: Ledger = field(default_factory=lambda: Ledger(100_000, 16, 1))
+
+    def __post_init__(self) -> None:
+        self.residency = Residency({}, self.sent.append, clock=lambda: self.now)
+
+    def model(self, name: str, size: int = 40_000) -> None:
+        (self.folder / name).mkdir()
+        (self.folder / name / "model.safetensors").write_bytes(bytes(size))
+        self.residency.sources[name] = str(self.folder / name)
+
+    def load(self, name: str, weights: int = 40_000) -> bool:
+        """Ask for a model, and let the engine answer at once."""
+        asked = self.residency.load(name, self.ledger)
+        if asked:
+            self.residency.loaded(replace(CARD, model=name, weights_bytes=weights), self.ledger)
+        return asked
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        return [(message["kind"], message["model"]) for message in self.sent]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    made = House(tmp_path)
+    for name in "abc":
+        made.model(name)
+    return made
+
+
+def test_a_model_is_loaded_when_asked_for(house: House) -> None:
+    """The engine is told, and the ledger counts the weights once they are there."""
+    assert house.residency.load("a", house.ledger)
+    assert house.sent == [{"kind": "load", "model": "a", "source": str(house.folder / "a")}]
+    assert (house.residency.loading, house.ledger.weights_bytes) == ("a", 0)
+    house.residency.loaded(CARD, house.ledger)
+    assert (house.residency.loading, house.ledger.weights_bytes) == (None, 40_000)
+
+
+def test_one_model_is_loaded_at_a_time(house: House) -> None:
+    """A second is not asked for while the first comes."""
+    assert house.residency.load("a", house.ledger)
+    assert not house.residency.load("b", house.ledger)
+    assert house.said == [("load", "a")]
+
+
+def test_the_least_recently_used_model_makes_room(house: House) -> None:
+    """Of two idle ones, the one whose last job came earlier goes, and only as many as needed."""
+    house.load("a")
+    house.load("b")
+    house.residency.used("a")
+    house.sent.clear()
+    assert house.load("c")
+    assert house.said == [("unload", "b"), ("load", "c")]
+    assert set(house.ledger.cards) == {"a", "c"}
+
+
+def test_a_model_with_jobs_is_never_unloaded(house: House) -> None:
+    """With both models at work nothing moves; the one that becomes idle goes."""
+    house.load("a")
+    house.load("b")
+    house.ledger.reserve(Holder("job_a", 1), "a", Row(1, 1))
+    house.ledger.reserve(Holder("job_b", 1), "b", Row(1, 1))
+    house.sent.clear()
+    assert not house.load("c")
+    assert house.said == []
+    house.ledger.release(Holder("job_a", 1))
+    assert house.load("c")
+    assert house.said == [("unload", "a"), ("load", "c")]
+
+
+def test_nothing_is_unloaded_in_vain(house: House) -> None:
+    """Where even without the idle models there is no room, they stay."""
+    house.load("a")
+    house.load("b")
+    house.ledger.reserve(Holder("job_a", 1), "a", Row(10_000, 1))
+    house.model("large", 90_000)
+    house.sent.clear()
+    assert not house.load("large")
+    assert house.said == []
+
+
+def test_a_model_larger_than_the_budget_is_given_up_for_a_while(house: House) -> None:
+    """It is not served, the reason has both numbers, and it is tried again later."""
+    house.model("huge", 200_000)
+    assert not house.load("huge")
+    reason = house.residency.why_not("huge") or ""
+    assert "195.3 KiB" in reason and "97.7 KiB" in reason
+    assert "huge" not in house.residency.served
+    house.now += GIVEN_UP_SECONDS - 1
+    assert house.residency.why_not("huge")
+    house.now += 1
+    assert house.residency.why_not("huge") is None
+    assert "huge" in house.residency.served
+
+
+def test_a_model_larger_than_its_files_said_is_sent_away(house: House) -> None:
+    """Over the budget it is given up; where others hold the memory it is merely tried again."""
+    assert house.load("a", weights=150_000)
+    assert house.said == [("load", "a"), ("unload", "a")]
+    assert house.ledger.weights_bytes == 0
+    assert house.residency.why_not("a")
+    house.load("b", weights=50_000)
+    house.load("c", weights=60_000)
+    assert set(house.ledger.cards) == {"b"}
+    assert house.residency.why_not("c") is None
+
+
+def test_the_size_that_was_measured_counts_from_then_on(house: House) -> None:
+    """A model seen to weigh more than its files is not loaded again beside what leaves it no room."""
+    house.load("b", weights=50_000)
+    house.load("c", weights=60_000)
+    house.ledger.reserve(Holder("job_b", 1), "b", Row(1, 1))
+    house.sent.clear()
+    assert not house.load("c")
+    assert house.said == []
+    house.ledger.release(Holder("job_b", 1))
+    assert house.load("c", weights=60_000)
+    assert house.said == [("unload", "b"), ("load", "c")]
+
+
+def test_a_lost_engine_takes_its_models_with_it(house: House) -> None:
+    """The model it was loading is named, and can be asked for again."""
+    house.residency.load("a", house.ledger)
+    assert house.residency.reset() == "a"
+    assert house.residency.reset() is None
+    house.ledger = Ledger(100_000, 16, 1)
+    assert house.load("a")
+
+
+def test_weights_on_disk_are_the_weight_files(tmp_path: Path) -> None:
+    """Other files do not count; what is not a folder is unknown."""
+    for name, size in (("model-1.safetensors", 10), ("model-2.safetensors", 20), ("tokenizer.json", 400)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert weights_on_disk(str(tmp_path)) == 30
+    assert weights_on_disk("mlx-community/some-model") == 0

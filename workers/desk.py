@@ -1,0 +1,197 @@
+"""The jobs that a worker has in hand: their reservations, their writes, their ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from scheduler.blame import Failure, judge_failure
+from scheduler.errors import ClientError, StoreUnavailable
+from scheduler.holding import Held, Holding, Progress
+from scheduler.job import State
+from scheduler.ledger import Ledger
+from scheduler.lifecycle import Lifecycle
+from scheduler.record import Meta, Outcome
+from workers.reporting import Reporting
+from workers.wire import Message
+
+log = structlog.get_logger(__name__)
+
+STORE_RETRY_SECONDS: Final = 0.2
+
+
+class Desk:
+    """What one worker holds.
+
+    Args:
+        lifecycle: the store and the verbs.
+        holding: this worker's verbs.
+        reporting: where it counts.
+        tell: tells the engine.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        holding: Holding,
+        reporting: Reporting,
+        tell: Callable[[Message], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.running: dict[str, Held] = {}
+        self.granted: set[str] = set()
+        """Keys of those that the engine computes; the others' prompts are being counted."""
+        self.ledger: Ledger | None = None
+        self._lifecycle, self._holding, self._reporting = lifecycle, holding, reporting
+        self._tell, self._clock = tell, clock
+
+    @property
+    def lonely(self) -> bool:
+        """Whether a job runs that must have no company."""
+        return any(held.rec.meta.alone for held in self.running.values())
+
+    def take(self, held: Held) -> Held:
+        """Hold a job that was just claimed."""
+        self.running[key_of(held)] = held
+        self._reporting.changed()
+        return held
+
+    def grant(self, held: Held) -> None:
+        """Let the engine compute a job."""
+        self.granted.add(key_of(held))
+        self._tell({"kind": "grant", "key": key_of(held)})
+
+    def find(self, keys: Iterable[str]) -> list[Held]:
+        """Those of these that are held."""
+        return [self.running[key] for key in keys if key in self.running]
+
+    def write(self, progress: Sequence[Progress]) -> None:
+        """Write a step, as often as it takes; let go of what ended or is not held any more."""
+        if not progress:
+            return
+        swaps = self._holding.prepare(progress)
+        lost = insist(lambda: self._holding.send(swaps, [item.held for item in progress]))
+        for item in progress:
+            if item.outcome is not None:
+                self._reporting.count(item.outcome.state.value)
+                self._let_go(item.held)
+            elif item.held in lost:
+                log.warning("job lost to another attempt", job=item.held.rec.id)
+                self._tell({"kind": "remove", "key": key_of(item.held)})
+                self._let_go(item.held)
+
+    def end(self, held: Held, outcome: Outcome) -> None:
+        """End a job that the engine may still compute."""
+        self._tell({"kind": "remove", "key": key_of(held)})
+        self.write([Progress(held, None, outcome)])
+
+    def fail(self, held: Held, error: ClientError) -> None:
+        """End a job with an error."""
+        self.end(held, Outcome(State.FAILED, error=error.body()))
+
+    def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> None:
+        """Let a job wait again."""
+        self._tell({"kind": "remove", "key": key_of(held)})
+        swap = self._holding.put_back(held, reason, meta)
+        insist(lambda: self._holding.send([swap], [held]))
+        self._let_go(held)
+
+    def put_back_all(self, reason: str) -> None:
+        """Let every job wait again, in the order in which they came."""
+        for held in self._youngest_first(self.running.values()):
+            self.put_back(held, reason)
+
+    def judge(self, jobs: Sequence[Held], failure: Failure) -> None:
+        """Put back or end the jobs of a failed batch."""
+        if failure.memory and self.ledger is not None:
+            self.ledger.ran_out(self._clock())
+            self._reporting.count("out_of_memory")
+        for held in self._youngest_first(jobs):
+            meta = held.rec.meta
+            most = held.rec.envelope["request"].get("max_attempts") or self._lifecycle.settings.max_attempts
+            wait = self._lifecycle.wait_seconds(meta.model, meta.estimated_bytes or 0, 0)
+            verdict = judge_failure(meta, failure, most, wait)
+            if isinstance(verdict, ClientError):
+                self.fail(held, verdict)
+            else:
+                self.put_back(held, failure.fault.value, verdict)
+
+    def cancel(self, job_ids: Iterable[str]) -> None:
+        """End jobs whose clients do not want them any more."""
+        wanted = set(job_ids)
+        for held in [held for held in self.running.values() if held.rec.id in wanted]:
+            self.end(held, Outcome(State.CANCELLED))
+
+    def end_unwanted(self) -> None:
+        """End jobs that were cancelled while nobody listened, or that ran for too long."""
+        self.cancel([held.rec.id for held in self._holding.cancel_wanted(self.running.values())])
+        now = self._clock()
+        for held in list(self.running.values()):
+            limit = held.rec.envelope["request"].get("run_timeout")
+            if limit is not None and now - held.claimed_at > limit:
+                message = f"the job ran for {now - held.claimed_at:.1f} s; its run_timeout is {limit:g} s"
+                self.fail(held, ClientError("engine_timeout", message, retry_after=1))
+
+    def _youngest_first(self, jobs: Iterable[Held]) -> list[Held]:
+        """So that each, put at its queue's front, stands behind those that came before it."""
+        return sorted(jobs, key=lambda held: held.rec.id, reverse=True)
+
+    def _let_go(self, held: Held) -> None:
+        self.running.pop(key_of(held), None)
+        self.granted.discard(key_of(held))
+        if self.ledger is not None:
+            self.ledger.release(held.holder)
+        self._reporting.changed()
+
+
+def key_of(held: Held) -> str:
+    """What the engine calls a job: a late word of an earlier attempt names another."""
+    return f"{held.rec.id}/{held.lease.attempt}"
+
+
+def insist(write: Callable[[], list[Held]]) -> list[Held]:
+    """Do a write until the store answers; meanwhile the engine goes on into its pipe."""
+    while True:
+        try:
+            return write()
+        except (StoreUnavailable, RedisConnectionError, RedisTimeoutError) as error:
+            log.warning("the store does not answer", error=str(error))
+            time.sleep(STORE_RETRY_SECONDS)
+
+
+def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
+    """What steps brought the jobs in hand: one item a job, several steps joined where the worker is behind."""
+    deltas: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, Outcome] = {}
+    for step in steps:
+        key = step["key"]
+        if key not in desk.running:
+            continue
+        delta = deltas.setdefault(key, {})
+        for name in ("tokens", "logprobs"):
+            if step.get(name):
+                delta[name] = [*delta.get(name, ()), *step[name]]
+        for name in ("text", "reasoning"):
+            if step.get(name):
+                delta[name] = delta.get(name, "") + step[name]
+        if delta:
+            delta["at"] = step["at"]
+        if "result" in step:
+            cut = step["result"]["finish_reason"] == "length"
+            outcomes[key] = Outcome(State.INCOMPLETE if cut else State.COMPLETED, step["result"])
+            held = desk.running[key]
+            held.rec = replace(held.rec, meta=replace(held.rec.meta, peak_bytes=step.get("peak_bytes")))
+    progress = []
+    for key, delta in deltas.items():
+        held = desk.running[key]
+        first = not held.tokens and key not in outcomes
+        meta = replace(held.rec.meta, output_seen=True) if first else None
+        progress.append(Progress(held, delta or None, outcomes.get(key), meta))
+    return [item for item in progress if item.delta or item.outcome]
