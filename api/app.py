@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Final
 
+import structlog
 from flask import Response, g
 from flask_openapi3.openapi import OpenAPI
 from redis import Redis
@@ -45,7 +47,10 @@ def create_app(settings: Settings | None = None, connection: Redis | None = None
     Raises:
         SettingsInvalid: a variable of the environment has a value that cannot be used.
     """
-    settings = settings or load()
+    if settings is None:  # a server's own process, whose log this is
+        settings = load()
+        level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     connection = connection or connect(settings)
     app = Application(
         __name__,

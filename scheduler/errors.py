@@ -10,6 +10,7 @@ TidegateError
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -130,8 +131,7 @@ def clamp_retry_after(seconds: float | None) -> int:
     """A ``Retry-After`` in whole seconds, never sooner than asked, inside 1..120."""
     if seconds is None:
         return RETRY_AFTER_MIN_SECONDS
-    whole = int(-(-seconds // 1))
-    return max(RETRY_AFTER_MIN_SECONDS, min(RETRY_AFTER_MAX_SECONDS, whole))
+    return math.ceil(max(RETRY_AFTER_MIN_SECONDS, min(RETRY_AFTER_MAX_SECONDS, seconds)))
 
 
 def gib(count_bytes: int) -> str:

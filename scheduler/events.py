@@ -87,7 +87,7 @@ def parse_step(payload: bytes | str) -> list[tuple[str, LoggedEvent]]:
             (str(job), LoggedEvent(int(n), Kind(kind), dict(data)))
             for job, n, kind, data in json.loads(payload)
         ]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a step: {error}") from None
 
 

@@ -8,6 +8,7 @@ Keys::
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -33,6 +34,11 @@ class RunningReport:
     model: str
     reserved_bytes: int
     remaining_tokens: int
+
+    @classmethod
+    def parse(cls, row: dict[str, Any]) -> RunningReport:
+        """Read one; fields of later versions are dropped."""
+        return cls(**{name: value for name, value in row.items() if name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class WorkerReport:
     def parse(cls, text: bytes) -> WorkerReport:
         """Read what :meth:`dump` wrote; fields of later versions are dropped."""
         fields = {name: value for name, value in json.loads(text).items() if name in cls.__slots__}
-        fields["running"] = tuple(RunningReport(**row) for row in fields.get("running", ()))
+        fields["running"] = tuple(RunningReport.parse(row) for row in fields.get("running", ()))
         fields["served"], fields["queues"] = tuple(fields["served"]), tuple(fields.get("queues", ()))
         return cls(**fields)
 
@@ -83,7 +89,7 @@ class WorkerReport:
             budget_bytes=self.budget_bytes,
             chunk_tokens=self.chunk_tokens,
             served=frozenset(self.served),
-            cards={model: ModelCard.from_json(card) for model, card in self.cards.items()},
+            cards=_readable(self.cards),
             seconds_to_free=tuple(
                 (job.remaining_tokens / per_job, job.reserved_bytes) for job in self.running
             ),
@@ -122,3 +128,12 @@ def live_workers(connection: Redis) -> list[WorkerReport]:
 def is_alive(connection: Redis, name: str) -> bool:
     """Whether a worker's lease still runs."""
     return bool(connection.exists(worker_key(name)))
+
+
+def _readable(cards: dict[str, dict[str, Any]]) -> dict[str, ModelCard]:
+    """The cards of this version; a model with another's counts as not measured yet."""
+    found: dict[str, ModelCard] = {}
+    for model, card in cards.items():
+        with contextlib.suppress(ValueError):
+            found[model] = ModelCard.from_json(card)
+    return found

@@ -54,6 +54,7 @@ class Ledger:
         """Count a model's weights from now on."""
         self._cards[card.model] = card
         self._rows.setdefault(card.model, {})
+        self._shrink_cache()
 
     def drop_model(self, model: str) -> None:
         """Stop counting a model that holds no job.
@@ -157,7 +158,8 @@ class Ledger:
 
     def working_share(self, now_seconds: float) -> float:
         """The share of the budget in use since memory last ran out: recovers with time, never latches."""
-        return min(1.0, self._working_share + (now_seconds - self._lowered_at) * RECOVERY_PER_SECOND)
+        since = max(0.0, now_seconds - self._lowered_at)  # a clock may be set back
+        return min(1.0, self._working_share + since * RECOVERY_PER_SECOND)
 
     def ran_out(self, now_seconds: float) -> None:
         """Memory ran out in spite of the account: admit less for a while."""

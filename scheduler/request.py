@@ -156,6 +156,8 @@ def read_request(data: object) -> JobRequest:
         return JobRequest.model_validate(data)
     except ValidationError as error:
         raise invalid_request(error) from None
+    except RecursionError:
+        raise ClientError("invalid_request", "the request is nested too deeply") from None
 
 
 def invalid_request(error: ValidationError) -> ClientError:

@@ -22,17 +22,22 @@ _UNENDED: Final = {b"queued", b"started"}
 
 
 def leaks(connection: Redis) -> list[str]:
-    """Keys that neither lapse, nor are known to last, nor belong to a job that has not ended; and entries
-    of the indexes of waiting jobs whose jobs do not wait."""
+    """Everything that nobody will remove.
+
+    Keys that neither lapse, nor are known to last, nor belong to a job that has not ended; and entries of
+    the indexes of waiting jobs whose jobs do not wait.
+    """
     keys: list[bytes] = list(connection.scan_iter(count=1000))
     found = [
         key.decode() for key in keys if connection.ttl(key) == -1 and not _owned(connection, key.decode())
     ]
     waiting: Any = connection.hgetall("tidegate:waiting")
     passed: Any = connection.hkeys("tidegate:passes")
-    for job in {*waiting, *passed}:
-        if connection.hget(Job.key_for(job.decode()), "status") != b"queued":
-            found.append(f"index entry of {job.decode()}")
+    found += [
+        f"index entry of {job.decode()}"
+        for job in {*waiting, *passed}
+        if connection.hget(Job.key_for(job.decode()), "status") != b"queued"
+    ]
     counted: Any = connection.get("tidegate:waiting:tokens")
     if int(counted or 0) != sum(map(int, waiting.values())):
         found.append(f"tidegate:waiting:tokens is {counted!r}")

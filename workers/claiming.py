@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -39,6 +39,7 @@ class Claiming:
     queues: Sequence[str]
     clock: Callable[[], float]
     residency: Residency
+    _heads: list[list[tuple[JobRecord, int]]] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -61,7 +62,9 @@ class Claiming:
             rec = next(r for jobs in classes for c, r in jobs if c.job_id == choice.candidate.job_id)
             held = self._reserved(rec, choice.row, choice.passed, ledger)
             if held is not None:
+                self._drop(rec.id)
                 return held
+            self.forget()
         return None
 
     def take(self, rec: JobRecord, ledger: Ledger) -> Held | None:
@@ -94,7 +97,7 @@ class Claiming:
 
     def load_wanted(self, ledger: Ledger) -> None:
         """Load the first served model that a waiting job needs and that is not in memory."""
-        for jobs in self._heads():
+        for jobs in self._read_heads():
             for rec, _ in jobs:
                 if rec.meta.model in self.residency.served and rec.meta.model not in ledger.cards:
                     self.residency.load(rec.meta.model, ledger)
@@ -102,22 +105,33 @@ class Claiming:
 
     def anything_waits(self) -> bool:
         """Whether a job waits that this worker serves."""
-        return any(rec.meta.model in self.residency.served for jobs in self._heads() for rec, _ in jobs)
+        return any(rec.meta.model in self.residency.served for jobs in self._read_heads() for rec, _ in jobs)
 
-    def _heads(self) -> list[list[tuple[JobRecord, int]]]:
-        names = [name for name in PRIORITIES if name in self.queues]
-        heads = self.lifecycle.queue.heads(names, self.settings.claim_lookahead)
-        return [[(rec, passes) for rec, passes in jobs if self._claimable(rec)] for jobs in heads]
+    def _read_heads(self) -> list[list[tuple[JobRecord, int]]]:
+        """The heads of the queues: those read last, less what was claimed since, until :meth:`forget`."""
+        if not any(self._heads):
+            names = [name for name in PRIORITIES if name in self.queues]
+            heads = self.lifecycle.queue.heads(names, self.settings.claim_lookahead)
+            self._heads = [[(rec, passes) for rec, passes in jobs if self._claimable(rec)] for jobs in heads]
+        return self._heads
+
+    def forget(self) -> None:
+        """The queues changed: read them anew."""
+        self._heads = []
+
+    def _drop(self, job_id: str) -> None:
+        self._heads = [[(rec, passes) for rec, passes in jobs if rec.id != job_id] for jobs in self._heads]
 
     def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
         classes: list[list[tuple[Candidate, JobRecord]]] = []
-        for jobs in self._heads():
+        for jobs in self._read_heads():
             found = []
             for rec, passes in jobs:
                 meta = rec.meta
                 candidate = Candidate(rec.id, meta.model, rec.row, meta.counted, passes, meta.alone)
                 if meta.model in ledger.cards and hopeless(ledger, candidate):
                     self._refuse_hopeless(rec, ledger)
+                    self._drop(rec.id)
                 else:
                     found.append((candidate, rec))
             classes.append(found)

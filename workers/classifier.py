@@ -27,7 +27,7 @@ _TEXTS: Final[tuple[tuple[str, str, Fault], ...]] = (
     (r"\[malloc(_or_wait)?\] Unable to allocate", "backend/common, cpu allocator", Fault.OUT_OF_MEMORY),
     (r"\[metal::malloc\].*[Uu]nable to allocate", "backend/metal/allocator.cpp", Fault.OUT_OF_MEMORY),
     (
-        r"cuda\w*Malloc\w*\(.*out of memory|cudaErrorMemoryAllocation",
+        r"\bcu[a-zA-Z]+.* failed: out of memory|cudaErrorMemoryAllocation",
         "backend/cuda/utils.cpp",
         Fault.OUT_OF_MEMORY,
     ),

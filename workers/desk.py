@@ -49,6 +49,8 @@ class Desk:
         self.granted: set[str] = set()
         """Keys of those that the engine computes; the others' prompts are being counted."""
         self.ledger: Ledger | None = None
+        self.freed = False
+        """Whether memory was given back since somebody last looked."""
         self._lifecycle, self._holding, self._reporting = lifecycle, holding, reporting
         self._tell, self._clock = tell, clock
 
@@ -148,6 +150,7 @@ class Desk:
         self.granted.discard(key_of(held))
         if self.ledger is not None:
             self.ledger.release(held.holder)
+        self.freed = True
         self._reporting.changed()
 
 

@@ -41,6 +41,7 @@ from workers.runner import TICK_SECONDS, Runner
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT_SECONDS: Final = 15.0
+_BEAT_SECONDS: Final = 5.0
 _STORE_RETRY_SECONDS: Final = 0.2
 _SAME_SIGNAL_SECONDS: Final = 1.0  # a pool and a terminal both send one
 
@@ -58,7 +59,7 @@ class MetalWorker(BaseWorker):
         self._runner: Runner | None = None
         self._held: Held | None = None
         self._unwanted: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._next_heartbeat = 0.0
+        self._next_heartbeat = self._next_beat = 0.0
         self._suspended = self._cold = False
 
     # RQ's life of a worker
@@ -80,6 +81,7 @@ class MetalWorker(BaseWorker):
             try:
                 self._drain(runner)
                 runner.put_back_all("worker shut down")
+                self._count_ended(runner)
             finally:
                 runner.close()
         super().teardown()
@@ -191,12 +193,16 @@ class MetalWorker(BaseWorker):
 
     def check_for_suspension(self, burst: bool) -> None:
         """A suspended worker claims nothing and goes on with what runs; in burst mode it leaves."""
-        self._suspended = is_suspended(self.connection, self)
+        if burst or time.monotonic() >= self._next_heartbeat:
+            self._suspended = is_suspended(self.connection, self)
         if burst and self._suspended and not (self._runner and self._runner.running):
             raise StopRequested
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """RQ's; a server that is away for a while does not end the worker."""
+        """RQ's, which asks for one after every job; a server that is away does not end the worker."""
+        if pipeline is None and time.monotonic() < self._next_beat:
+            return
+        self._next_beat = time.monotonic() + _BEAT_SECONDS
         try:
             super().heartbeat(timeout, pipeline)
         except (RedisConnectionError, RedisTimeoutError) as error:
@@ -240,6 +246,18 @@ class MetalWorker(BaseWorker):
         self._suspended = is_suspended(self.connection, self)
         for key, job in held.items():
             self.maintain_heartbeats(self._rq_job(job)[0], self.executions[key])
+        self._count_ended(runner)
+
+    def _count_ended(self, runner: Runner) -> None:
+        """Add the jobs that ended since the last time to RQ's counters of this worker."""
+        succeeded, failed = runner.ended
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for _ in range(succeeded - self.successful_job_count):
+                self.increment_successful_job_count(pipeline)
+            for _ in range(failed - self.failed_job_count):
+                self.increment_failed_job_count(pipeline)
+            pipeline.execute()
+        self.successful_job_count, self.failed_job_count = succeeded, failed
 
     def _become(self, state: WorkerStatus) -> None:
         if self.get_state() != state:

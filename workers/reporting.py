@@ -14,7 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler import fleet
 from scheduler.holding import Held, recover
-from scheduler.job import PRIORITIES
+from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from workers.wire import Message
@@ -57,6 +57,12 @@ class Reporting:
         """Count an event."""
         self._counters[what] += 1
         self._changed = True
+
+    @property
+    def ended(self) -> tuple[int, int]:
+        """How many jobs ended with a result, and how many with an error."""
+        done = self._counters[State.COMPLETED.value] + self._counters[State.INCOMPLETE.value]
+        return done, self._counters[State.FAILED.value]
 
     def withdraw(self) -> None:
         """Leave the fleet."""

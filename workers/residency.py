@@ -74,14 +74,16 @@ class Residency:
                 model, f"{model} weighs {gib(need)}; this worker's budget is {gib(ledger.budget_bytes)}"
             )
             return False
-        for idle in [name for name in self._idle(ledger) if name != model]:
+        idle_models = [name for name in self._idle(ledger) if name != model]
+        freeable = sum(ledger.cards[name].weights_bytes for name in idle_models)
+        if ledger.weights_bytes + ledger.reserved_bytes + need - freeable > ledger.budget_bytes:
+            return False  # and nothing was unloaded in vain
+        for idle in idle_models:
             if ledger.weights_bytes + ledger.reserved_bytes + need <= ledger.budget_bytes:
                 break
             log.info("model unloaded", model=idle)
             ledger.drop_model(idle)
             self.send({"kind": "unload", "model": idle})
-        if ledger.weights_bytes + ledger.reserved_bytes + need > ledger.budget_bytes:
-            return False
         self.loading = model
         self.send({"kind": "load", "model": model, "source": self.sources[model]})
         return True

@@ -63,6 +63,7 @@ class Runner:
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency)
         self._pace, self._breaker = Pace(clock), Breaker(clock)
         self._next_tick = 0.0
+        self._worth_claiming = True
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
 
@@ -70,6 +71,11 @@ class Runner:
     def running(self) -> dict[str, Held]:
         """The jobs in hand."""
         return self._desk.running
+
+    @property
+    def ended(self) -> tuple[int, int]:
+        """How many jobs it brought to a result, and how many to an error."""
+        return self._reporting.ended
 
     @property
     def settled(self) -> bool:
@@ -104,20 +110,27 @@ class Runner:
         ready, _, _ = select.select(sources, [], [], min(timeout_seconds, until_tick))
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
+            self._claiming.forget()
+            self._worth_claiming = True
         if ready and ready[-1] != self._wake_read:
             self._hear()
         if self._clock() >= self._next_tick:
             self._next_tick = self._clock() + TICK_SECONDS
+            self._claiming.forget()
+            self._worth_claiming = True
             self._tick()
 
     def claim(self) -> Held | None:
         """The next job that fits, its memory reserved; None where none does, or the engine is not ready."""
         ledger = self._desk.ledger
-        if ledger is None or self._desk.lonely:
+        if ledger is None or self._desk.lonely or not (self._worth_claiming or self._desk.freed):
             return None
+        self._desk.freed = False
         held = self._claiming.claim(ledger)
+        self._worth_claiming = held is not None
         if held is None:
             self._claiming.load_wanted(ledger)
+            self._claiming.forget()
             return None
         return self._desk.take(held)
 

@@ -39,6 +39,7 @@ def reader(connection: Redis) -> Iterator[Reader]:
 
 
 def event(number: int, kind: Kind = Kind.DELTA) -> LoggedEvent:
+    """An event that says its number."""
     return LoggedEvent(number, kind, {"text": str(number)})
 
 
@@ -55,6 +56,7 @@ def numbers(stream: Iterator[LoggedEvent | None], count: int) -> list[int]:
 
 
 def subscriptions(connection: Redis) -> int:
+    """How many subscribers the channel has."""
     counts: Any = connection.pubsub_numsub(STEPS_CHANNEL)
     return int(counts[0][1])
 

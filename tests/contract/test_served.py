@@ -60,6 +60,7 @@ def state(lifecycle: Lifecycle) -> State | None:
 
 
 def chatting(text: str) -> list[openai.types.chat.ChatCompletionMessageParam]:
+    """A conversation of one message."""
     return [{"role": "user", "content": text}]
 
 
@@ -68,7 +69,8 @@ def test_the_official_client_gets_an_answer(sdk: openai.OpenAI, worker: PretendW
     with worker.answering():
         said = sdk.chat.completions.create(model=MODEL, messages=chatting("a b"))
     assert said.choices[0].message.content == "a b "
-    assert said.usage is not None and said.usage.total_tokens == 10
+    assert said.usage is not None
+    assert said.usage.total_tokens == 10
     assert [model.id for model in sdk.models.list()] == [MODEL]
     assert sdk.models.retrieve(MODEL).owned_by == "tidegate"
 
@@ -82,7 +84,8 @@ def test_the_official_client_gets_a_stream(sdk: openai.OpenAI, worker: PretendWo
         chunks = list(stream)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "a b c "
     assert chunks[-2].choices[0].finish_reason == "stop"
-    assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 10
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.total_tokens == 10
 
 
 def test_the_official_asynchronous_client_gets_both(url: str, worker: PretendWorker) -> None:

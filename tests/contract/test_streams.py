@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 
 
 def submit(client: FlaskClient, prompt: str = "a b c", **fields: Any) -> str:
+    """Submit a job; its id."""
     answer = client.post("/v1/jobs", json={"model": MODEL, "prompt": prompt, **fields})
     return str(answer.get_json()["id"])
 

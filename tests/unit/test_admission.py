@@ -1,0 +1,197 @@
+"""What to accept, what to claim next, when to retry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from scheduler.admission import (
+    DEFAULT_TOKENS_PER_SECOND,
+    Candidate,
+    Choice,
+    Decision,
+    WorkerView,
+    choose,
+    expected_wait,
+    hopeless,
+    judge,
+    seconds_until_free,
+)
+from scheduler.footprint import Row, alone_bytes
+from scheduler.ledger import Holder, Ledger
+from tests.unit.test_footprint import PLAIN
+
+SMALL, LARGE = Row(10, 10), Row(900, 100)
+BUDGET = alone_bytes(PLAIN, LARGE, 512)
+HELD = Holder("held", 1)
+
+
+def idle(budget_bytes: int = BUDGET) -> Ledger:
+    ledger = Ledger(budget_bytes, 512, 4)
+    ledger.admit_model(PLAIN)
+    return ledger
+
+
+def busy(row: Row = SMALL) -> Ledger:
+    ledger = idle()
+    ledger.reserve(HELD, PLAIN.model, row)
+    return ledger
+
+
+def job(name: str, row: Row = SMALL, **fields: bool | int) -> Candidate:
+    return Candidate(name, PLAIN.model, row, **fields)  # type: ignore[arg-type]
+
+
+def pick(
+    ledger: Ledger, *classes: Sequence[Candidate], max_batch: int = 32, max_passes: int = 3
+) -> Choice | None:
+    return choose(classes, ledger, 0.0, max_batch=max_batch, max_passes=max_passes)
+
+
+def chosen(choice: Choice | None) -> tuple[str, tuple[str, ...]] | None:
+    return (choice.candidate.job_id, choice.passed) if choice else None
+
+
+def test_first_come_first_served() -> None:
+    """Within a class, arrival is the order."""
+    assert chosen(pick(idle(), [job("a"), job("b")])) == ("a", ())
+
+
+def test_the_more_urgent_class_goes_first() -> None:
+    """A late interactive job comes before an early batch job, and passes nobody."""
+    assert chosen(pick(idle(), [job("late")], [], [job("early")])) == ("late", ())
+
+
+def test_smaller_jobs_pass_one_that_waits_for_memory() -> None:
+    """The one that waits is named as passed, so that its passes are counted."""
+    assert chosen(pick(busy(), [job("large", LARGE), job("small")])) == ("small", ("large",))
+
+
+def test_a_less_urgent_job_passes_too() -> None:
+    """Passing is counted across classes."""
+    assert chosen(pick(busy(), [job("large", LARGE)], [job("small")])) == ("small", ("large",))
+
+
+def test_a_job_that_was_passed_often_enough_lets_nobody_by() -> None:
+    """Its bound reached, memory drains for it; at a bound of zero nobody ever passes."""
+    waiting = [job("large", LARGE, passes=3), job("small")]
+    assert pick(busy(), waiting) is None
+    assert pick(busy(), [job("large", LARGE), job("small")], max_passes=0) is None
+    assert chosen(pick(busy(), [job("large", LARGE, passes=2), job("small")])) == ("small", ("large",))
+
+
+def test_the_bound_does_not_stop_those_that_stand_before() -> None:
+    """Jobs ahead of a job that waits at its bound go on being claimed."""
+    assert chosen(pick(busy(), [job("first"), job("large", LARGE, passes=3)])) == ("first", ())
+
+
+def test_nobody_waits_for_a_job_that_can_never_run_here() -> None:
+    """It is skipped, does not count as passed, and its passes stop nobody."""
+    giant = job("giant", Row(9000, 100), passes=99)
+    assert hopeless(idle(), giant)
+    assert chosen(pick(busy(), [giant, job("small")])) == ("small", ())
+    assert pick(idle(), [giant]) is None
+
+
+def test_an_estimate_too_large_is_counted_before_it_is_refused() -> None:
+    """With nothing running, the job is claimed with the least row, so that its prompt gets counted."""
+    guessed = job("guessed", Row(9000, 100), counted=False)
+    choice = pick(idle(), [guessed])
+    assert choice == Choice(guessed, Row(1, 100))
+
+
+def test_an_estimate_is_not_doubted_while_others_run() -> None:
+    """In company the job waits, passed by smaller ones within its bound."""
+    guessed = job("guessed", Row(9000, 100), counted=False)
+    assert chosen(pick(busy(), [guessed, job("small")])) == ("small", ("guessed",))
+
+
+def test_an_answer_too_long_by_itself_is_hopeless() -> None:
+    """No prompt is short enough where ``max_tokens`` alone exceeds the budget."""
+    guessed = job("guessed", Row(1, 9000), counted=False)
+    assert hopeless(idle(), guessed)
+    assert pick(idle(), [guessed]) is None
+
+
+def test_a_job_to_be_tried_alone_waits_for_an_empty_engine() -> None:
+    """Company could not be told from it; alone it goes first."""
+    suspect = job("suspect", alone=True)
+    assert chosen(pick(busy(), [suspect, job("small")])) == ("small", ("suspect",))
+    assert pick(busy(), [replace(suspect, passes=3), job("small")]) is None
+    assert chosen(pick(idle(), [suspect])) == ("suspect", ())
+
+
+def test_a_full_batch_claims_nothing() -> None:
+    """However much memory there is."""
+    assert pick(busy(), [job("a")], max_batch=1) is None
+
+
+def test_jobs_of_models_that_are_not_resident_are_left() -> None:
+    """They neither go nor stand in the way."""
+    other = Candidate("other", "elsewhere", SMALL, passes=99)
+    assert chosen(pick(idle(), [other, job("a")])) == ("a", ())
+
+
+def test_nothing_waits_nothing_is_chosen() -> None:
+    """Empty queues, or none."""
+    assert pick(idle(), [], [], []) is None
+    assert pick(idle()) is None
+
+
+def view(name: str = "w", budget_bytes: int = BUDGET, **fields: object) -> WorkerView:
+    base = WorkerView(name, budget_bytes, 512, frozenset({PLAIN.model}), {PLAIN.model: PLAIN})
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+def test_a_job_that_some_worker_could_hold_alone_is_admitted() -> None:
+    """One large enough is enough; the numbers are that worker's."""
+    verdict = judge([view(budget_bytes=5), view()], PLAIN.model, LARGE)
+    assert (verdict.decision, verdict.need_bytes, verdict.limit_bytes) == (Decision.ADMITTED, BUDGET, BUDGET)
+
+
+def test_a_job_that_no_worker_could_hold_never_fits() -> None:
+    """The limit named is that of the worker that comes closest."""
+    verdict = judge(
+        [view(budget_bytes=5), view(budget_bytes=BUDGET - 1), view(budget_bytes=9)], PLAIN.model, LARGE
+    )
+    assert (verdict.decision, verdict.limit_bytes) == (Decision.NEVER_FITS, BUDGET - 1)
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        [],
+        [view(served=frozenset())],
+        [view(budget_bytes=5), view(cards={})],
+        [view(cards={}), view(budget_bytes=5)],
+    ],
+    ids=["none", "serves others", "unmeasured last", "unmeasured first"],
+)
+def test_what_is_not_known_is_not_refused(workers: list[WorkerView]) -> None:
+    """Without a worker, or with one that has not measured the model, the job waits."""
+    assert judge(workers, PLAIN.model, LARGE).decision is Decision.WAITS
+
+
+@pytest.mark.parametrize(
+    ("need", "seconds"), [(0, 0.0), (10, 0.0), (11, 2.0), (30, 2.0), (31, 5.0), (60, 5.0), (61, None)]
+)
+def test_memory_comes_free_as_jobs_end(need: int, seconds: float | None) -> None:
+    """Soonest first, whatever the order in which they are told."""
+    assert seconds_until_free([(5.0, 30), (2.0, 20)], 10, need) == seconds
+
+
+def test_the_wait_is_for_memory_behind_the_queue() -> None:
+    """Tokens ahead over the serving workers' rates, then the soonest release that is enough."""
+    slow = view(tokens_per_second=10.0, headroom_bytes=0, seconds_to_free=((8.0, 100),))
+    fast = view(tokens_per_second=90.0, headroom_bytes=0, seconds_to_free=((3.0, 100),))
+    assert expected_wait([slow, fast], PLAIN.model, 100, 1000) == pytest.approx(10.0 + 3.0)
+    assert expected_wait([slow, fast], "other", 100, 1000) == pytest.approx(1000 / DEFAULT_TOKENS_PER_SECOND)
+
+
+def test_the_wait_has_an_answer_where_nothing_is_enough() -> None:
+    """A number all the same: when the last running job ends."""
+    one = view(headroom_bytes=0, seconds_to_free=((8.0, 1), (9.0, 1)))
+    assert expected_wait([one], PLAIN.model, 100, 0) == 9.0
+    assert expected_wait([], PLAIN.model, 100, 0) == 0.0

@@ -1,0 +1,100 @@
+"""Whose fault a failed attempt was: the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler.blame import Failure, Fault, judge_failure
+from scheduler.errors import ClientError
+from scheduler.record import Meta
+
+FRESH = Meta(estimated_bytes=5 << 30, budget_bytes=4 << 30)
+BLAMED = replace(FRESH, failures=1, alone=True)
+MEMORY = (Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT)
+
+
+def judged(meta: Meta, fault: Fault, *, died: bool, company: int, most: int = 3) -> Meta | ClientError:
+    failure = Failure(fault, died=died, company=company, detail="why", limit_bytes=3 << 30)
+    return judge_failure(meta, failure, most, 12.0)
+
+
+@pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM})
+def test_a_death_in_company_makes_everybody_try_alone(fault: Fault) -> None:
+    """Nobody is blamed yet: no failure is counted, and the next attempt has the engine to itself."""
+    assert judged(FRESH, fault, died=True, company=2) == replace(FRESH, suspicions=1, alone=True)
+
+
+@pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM})
+def test_an_exception_in_company_is_forgiven_once(fault: Fault) -> None:
+    """The process lives: once more together, then alone."""
+    first = judged(FRESH, fault, died=False, company=5)
+    assert first == replace(FRESH, suspicions=1)
+    assert isinstance(first, Meta)
+    assert judged(first, fault, died=False, company=5) == replace(FRESH, suspicions=2, alone=True)
+
+
+@pytest.mark.parametrize("fault", set(Fault))
+def test_company_never_fails_a_job(fault: Fault) -> None:
+    """However often it was there: innocents' attempts do not count."""
+    meta = replace(FRESH, failures=1, suspicions=50)
+    for died in (True, False):
+        verdict = judged(meta, fault, died=died, company=2, most=1)
+        assert isinstance(verdict, Meta)
+        assert verdict.failures == 1
+
+
+@pytest.mark.parametrize("died", [True, False])
+@pytest.mark.parametrize("company", [1, 7])
+def test_a_victim_goes_on_as_it_was(company: int, *, died: bool) -> None:
+    """Another process's fault is nobody's here."""
+    assert judged(BLAMED, Fault.VICTIM, died=died, company=company) is BLAMED
+
+
+@pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM, Fault.BUFFER_TOO_LARGE})
+@pytest.mark.parametrize("died", [True, False])
+def test_alone_a_job_is_tried_once_more(fault: Fault, *, died: bool) -> None:
+    """One failure of its own, and the next attempt alone again."""
+    assert judged(FRESH, fault, died=died, company=1) == replace(FRESH, failures=1, alone=True)
+
+
+@pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM})
+def test_a_job_that_may_be_tried_once_is(fault: Fault) -> None:
+    """``max_attempts: 1`` fails it at its own first failure."""
+    assert isinstance(judged(FRESH, fault, died=True, company=1, most=1), ClientError)
+
+
+@pytest.mark.parametrize(
+    ("fault", "died", "code"),
+    [
+        *((fault, died, "insufficient_memory") for fault in MEMORY for died in (True, False)),
+        (Fault.GPU_TIMEOUT, False, "engine_timeout"),
+        (Fault.GPU_TIMEOUT, True, "engine_timeout"),
+        (Fault.BUG, True, "worker_killed"),
+        (Fault.BUG, False, "internal_error"),
+        (Fault.BUFFER_TOO_LARGE, True, "memory_never_fits"),
+        (Fault.BUFFER_TOO_LARGE, False, "memory_never_fits"),
+    ],
+)
+def test_a_second_failure_alone_names_the_fault(fault: Fault, *, died: bool, code: str) -> None:
+    """Out of memory can be retried later; a job that kills engines cannot."""
+    error = judged(BLAMED, fault, died=died, company=1)
+    assert isinstance(error, ClientError)
+    assert error.code == code
+    assert error.retry_after == (12 if error.row.retryable else None)
+
+
+def test_a_buffer_that_no_device_takes_is_not_tried_again() -> None:
+    """The same buffer would be asked for: 413 at once, with both numbers."""
+    error = judged(FRESH, Fault.BUFFER_TOO_LARGE, died=False, company=1)
+    assert isinstance(error, ClientError)
+    assert error.numbers == {"estimated_bytes": 5 << 30, "limit_bytes": 3 << 30}
+
+
+def test_running_out_alone_says_what_was_needed_and_what_there_was() -> None:
+    """503 ``insufficient_memory`` with the numbers in the text and beside it."""
+    error = judged(BLAMED, Fault.OUT_OF_MEMORY, died=True, company=1)
+    assert isinstance(error, ClientError)
+    assert error.message == "insufficient memory: the job needs 5.0 GiB; it ran out alone within 3.0 GiB"
+    assert error.numbers == {"estimated_bytes": 5 << 30, "limit_bytes": 3 << 30}

@@ -1,0 +1,184 @@
+"""The account: who holds what, what fits, and what running out of memory changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from scheduler.errors import TransitionRefused
+from scheduler.footprint import Row, alone_bytes, batch_bytes
+from scheduler.ledger import FLOOR, Holder, Ledger
+from tests.unit.test_footprint import PLAIN
+
+LONG = Row(900, 100)
+ALONE = alone_bytes(PLAIN, LONG, 512)
+FIRST, SECOND = Holder("job_a", 1), Holder("job_b", 1)
+
+
+def account(budget_bytes: int) -> Ledger:
+    ledger = Ledger(budget_bytes, chunk_tokens=512, prefill_rows=4)
+    ledger.admit_model(PLAIN)
+    return ledger
+
+
+def balance(ledger: Ledger) -> int:
+    return ledger.weights_bytes + ledger.reserved_bytes + ledger.cache_bytes + ledger.headroom_bytes
+
+
+def test_a_job_that_fits_exactly_is_held() -> None:
+    """To the byte: its own footprint is enough, a byte less is not."""
+    assert account(ALONE).fits(PLAIN.model, LONG, 0)
+    assert not account(ALONE - 1).fits(PLAIN.model, LONG, 0)
+    ledger = account(ALONE)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    assert (ledger.reserved_bytes, ledger.headroom_bytes) == (ALONE - PLAIN.weights_bytes, 0)
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
+    """The second job finds the first one's memory taken."""
+    ledger = account(ALONE + 1000)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    before = ledger.reserved_bytes
+    with pytest.raises(TransitionRefused, match=r"job_b needs [\d,]+ bytes; 1,000 are free"):
+        ledger.reserve(SECOND, PLAIN.model, LONG)
+    assert (ledger.reserved_bytes, list(ledger.holders)) == (before, [FIRST])
+
+
+def test_a_hold_is_taken_once() -> None:
+    """The same attempt cannot hold twice."""
+    ledger = account(10 * ALONE)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    with pytest.raises(TransitionRefused, match="holds a reservation already"):
+        ledger.reserve(FIRST, PLAIN.model, LONG)
+
+
+def test_a_model_must_be_resident() -> None:
+    """Memory is held beside weights that are counted."""
+    with pytest.raises(TransitionRefused, match="other is not resident"):
+        account(10 * ALONE).reserve(FIRST, "other", LONG)
+
+
+def test_a_late_release_frees_nothing() -> None:
+    """The word of attempt 1 does not touch attempt 2."""
+    ledger = account(ALONE)
+    ledger.reserve(Holder("job_a", 2), PLAIN.model, LONG)
+    ledger.release(Holder("job_a", 1))
+    assert ledger.headroom_bytes == 0
+    ledger.release(Holder("job_a", 2))
+    ledger.release(Holder("job_a", 2))
+    assert ledger.reserved_bytes == 0
+
+
+def test_shares_add_up_to_the_rectangle() -> None:
+    """A job's reservation is its even share of its batch, rounded up; a stranger has none."""
+    ledger = account(100 * ALONE)
+    rows = [Row(10, 10), Row(20, 20), LONG]
+    for number, row in enumerate(rows):
+        ledger.reserve(Holder(f"job_{number}", 1), PLAIN.model, row)
+    shares = [ledger.share_bytes(holder) for holder in ledger.holders]
+    assert len(set(shares)) == 1
+    assert 0 <= sum(shares) - batch_bytes(PLAIN, rows, 512, 4) < 3
+    assert ledger.share_bytes(FIRST) == 0
+
+
+def test_models_have_batches_of_their_own() -> None:
+    """A long row of one model does not lengthen another's rows."""
+    ledger = account(100 * ALONE)
+    ledger.admit_model(replace(PLAIN, model="n"))
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    ledger.reserve(SECOND, "n", Row(1, 1))
+    parts = [batch_bytes(PLAIN, [row], 512, 4) for row in (LONG, Row(1, 1))]
+    assert ledger.reserved_bytes == sum(parts)
+    assert ledger.weights_bytes == 2 * PLAIN.weights_bytes
+
+
+def test_a_model_that_holds_jobs_stays() -> None:
+    """Its weights are in use; without jobs it may go, and going twice is once."""
+    ledger = account(ALONE)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    with pytest.raises(TransitionRefused, match="m holds 1 jobs"):
+        ledger.drop_model(PLAIN.model)
+    ledger.release(FIRST)
+    ledger.drop_model(PLAIN.model)
+    ledger.drop_model(PLAIN.model)
+    assert (ledger.weights_bytes, ledger.reserved_bytes) == (0, 0)
+
+
+def test_a_counted_prompt_replaces_its_estimate_where_it_fits() -> None:
+    """Larger than what is free: refused, and the old reservation stands."""
+    ledger = account(ALONE)
+    ledger.reserve(FIRST, PLAIN.model, Row(1, 100))
+    held = ledger.reserved_bytes
+    assert not ledger.resize(FIRST, Row(901, 100))
+    assert ledger.reserved_bytes == held
+    assert ledger.resize(FIRST, LONG)
+    assert ledger.headroom_bytes == 0
+    with pytest.raises(TransitionRefused, match="job_b attempt 1 holds nothing"):
+        ledger.resize(SECOND, LONG)
+
+
+def test_cache_gives_way_to_jobs() -> None:
+    """Freed buffers count only as far as the account has room for them."""
+    ledger = account(ALONE)
+    ledger.note_cache(10 * ALONE)
+    assert (ledger.cache_bytes, ledger.headroom_bytes) == (ALONE - PLAIN.weights_bytes, 0)
+    assert ledger.fits(PLAIN.model, LONG, 0)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    assert (ledger.cache_bytes, balance(ledger)) == (0, ALONE)
+
+
+def test_cache_gives_way_to_weights() -> None:
+    """A model that is loaded pushes cache out of the account as a job does (rule 1)."""
+    ledger = account(5 * ALONE)
+    ledger.note_cache(5 * ALONE)
+    ledger.admit_model(replace(PLAIN, model="n"))
+    assert ledger.headroom_bytes >= 0
+    assert balance(ledger) == 5 * ALONE
+
+
+def test_cache_gives_way_to_a_counted_prompt() -> None:
+    """A row that grows takes cache's place."""
+    ledger = account(ALONE)
+    ledger.reserve(FIRST, PLAIN.model, Row(1, 1))
+    ledger.note_cache(ALONE)
+    assert ledger.resize(FIRST, LONG)
+    assert (ledger.cache_bytes, ledger.headroom_bytes) == (0, 0)
+
+
+def test_running_out_lowers_what_is_admitted_in_company() -> None:
+    """A fifth less each time, never below half; a percent comes back each second."""
+    ledger = account(ALONE)
+    shares = []
+    for _ in range(5):
+        ledger.ran_out(100.0)
+        shares.append(ledger.working_share(100.0))
+    assert shares == pytest.approx([0.8, 0.64, 0.512, FLOOR, FLOOR])
+    assert ledger.working_share(110.0) == pytest.approx(0.6)
+    assert ledger.working_share(1000.0) == 1.0
+
+
+def test_a_lowered_budget_refuses_company_and_recovers() -> None:
+    """The second job waits while memory is believed short, and not for ever."""
+    two = PLAIN.weights_bytes + batch_bytes(PLAIN, [LONG, LONG], 512, 4)
+    ledger = account(two)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    assert ledger.fits(PLAIN.model, LONG, 50.0)
+    ledger.ran_out(50.0)
+    assert not ledger.fits(PLAIN.model, LONG, 50.0)
+    assert ledger.fits(PLAIN.model, LONG, 75.0)
+
+
+def test_idle_memory_admits_what_fits_whatever_happened() -> None:
+    """No reading latches: a hundred exhaustions do not refuse a job that would run alone (rule 5)."""
+    ledger = account(ALONE)
+    for _ in range(100):
+        ledger.ran_out(0.0)
+    assert ledger.fits(PLAIN.model, LONG, 0.0)
+
+
+def test_a_clock_set_back_does_not_shut_the_door() -> None:
+    """The share stays within its floor though the last exhaustion seems to lie in the future."""
+    ledger = account(ALONE)
+    ledger.ran_out(1_000_000.0)
+    assert FLOOR <= ledger.working_share(0.0) <= 1.0
