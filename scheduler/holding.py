@@ -10,23 +10,20 @@ import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from scheduler.errors import StoreUnavailable
-from scheduler.events import Kind, LoggedEvent, last_number, read_events
+from scheduler.events import Kind, LoggedEvent, read_events
 from scheduler.fleet import is_alive
 from scheduler.job import Lease, State
 from scheduler.ledger import Holder
 from scheduler.queue import JobQueue
 from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome
 from scheduler.swap import Swap
-
-_NUMBERS_BEFORE_OUTPUT: Final = 3
-"""A log that ends before this number holds no output: queued, started, and this one."""
 
 
 @dataclass(slots=True)
@@ -137,12 +134,17 @@ class Holding:
                 events.append(held.event(Kind(item.outcome.state.value), {}))
                 swaps.append(self._queue.finish(held.rec, item.outcome, events, self._clock()))
             news += [(held.rec.id, event) for event in events]
-        return [*swaps, self._queue.publish(news)]
+        return [*swaps, self._queue.publish(news, [item.held.rec for item in progress])]
 
     def send(self, swaps: Sequence[Swap], held: Sequence[Held]) -> list[Held]:
-        """Do what :meth:`prepare` made; the jobs that this worker does not hold any more."""
-        answers = self._queue.swap(*swaps)
-        return [job for job, answer in zip(held, answers, strict=False) if answer != 1]
+        """Do what :meth:`prepare` made; the jobs that this worker does not hold any more.
+
+        Readers are told first, while an ending job is still held, and only where all are: what a worker
+        says of a job that it lost must not reach a stream. The others' streams then find the gap.
+        """
+        told, jobs = swaps[len(held) :], swaps[: len(held)]
+        answers = self._queue.swap(*told, *jobs)[len(told) :]
+        return [job for job, answer in zip(held, answers, strict=True) if answer != 1]
 
     def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> Swap:
         """The swap that lets a job wait again, at the front of its queue.
@@ -196,8 +198,9 @@ def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[
             known = f"{rec.id} {rec.lease}" in held if owner == worker else is_alive(connection, owner)
             if known:
                 continue
-            number = last_number(connection, rec.id) + 1
-            seen = rec.meta.output_seen or number > _NUMBERS_BEFORE_OUTPUT
+            logged = read_events(connection, rec.id)
+            number = logged[-1].number + 1 if logged else 1
+            seen = rec.meta.output_seen or any(event.kind is Kind.DELTA for event in logged)
             meta = replace(rec.meta, reserved_bytes=0, output_seen=seen)
             event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": rec.meta.attempt})
             if queue.swap(queue.requeue(rec, meta, event)) == [1]:

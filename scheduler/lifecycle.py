@@ -121,7 +121,7 @@ class Lifecycle:
         """
         rec = self.get(job_id)
         for _ in range(_CANCEL_TRIES):
-            if rec.state in TERMINAL or rec.cancel_requested:
+            if rec.state in TERMINAL or (rec.cancel_requested and rec.state is not State.QUEUED):
                 break
             done = (
                 self.end_waiting(rec, Outcome(State.CANCELLED))

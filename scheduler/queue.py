@@ -26,7 +26,7 @@ from rq.utils import utcformat
 
 from scheduler.errors import ClientError
 from scheduler.events import Kind, LoggedEvent, append_command, events_key, publish_command
-from scheduler.job import PRIORITIES, Event, Lease, State, advance
+from scheduler.job import JOB_ID, PRIORITIES, Event, Lease, State, advance
 from scheduler.record import (
     CANCEL_FIELD,
     LEASE_FIELD,
@@ -38,11 +38,11 @@ from scheduler.record import (
 from scheduler.rq_records import NO_TIMEOUT, end_execution, end_job, read_outcome, rq_job, start_execution
 from scheduler.swap import Guard, Swap, Swapper, Word, record
 from scheduler.waiting import (
-    PASSES_KEY,
     bound_guards,
     enter_commands,
     leave_commands,
     overdue,
+    pass_swap,
     passes,
     reconcile,
     waiting,
@@ -54,6 +54,7 @@ JOB_FUNCTION: Final = "workers.run.generate"
 """Enqueued by name: the API never imports the workers."""
 
 _RQ_RETRIES: Final = 100  # so that RQ's own recovery, should it come first, requeues instead of failing
+_STRAYS_SCAN: Final = 1000
 
 
 def inbox_channel(worker: str) -> str:
@@ -104,7 +105,7 @@ class JobQueue:
         return records
 
     def heads(self, names: Iterable[str], count: int) -> list[list[tuple[JobRecord, int]]]:
-        """The first ``count`` waiting jobs of each queue, with how often each was passed."""
+        """The first ``count`` of each queue that still wait, with how often each was passed."""
         pipeline = self.connection.pipeline(transaction=False)
         for name in names:
             pipeline.lrange(self.rq_queue(name).key, 0, count - 1)
@@ -113,7 +114,7 @@ class JobQueue:
         if not flat:
             return [[] for _ in lists]
         passed = passes(self.connection, flat)
-        found = {rec.id: rec for rec in self.fetch_many(flat)}
+        found = {rec.id: rec for rec in self.fetch_many(flat) if rec.state is State.QUEUED}
         return [[(found[job_id], passed[job_id]) for job_id in ids if job_id in found] for ids in lists]
 
     def waiting(self) -> tuple[int, int]:
@@ -158,6 +159,7 @@ class JobQueue:
             description=f"{rec.meta.model} ({rec.meta.priority})",
             meta=asdict(rec.meta),
         )
+        job.created_at = datetime.fromtimestamp(rec.created_at, UTC)
         job.retries_left, job.enqueue_at_front_on_retry = _RQ_RETRIES, True
         queue = self._queues[rec.meta.priority]
         first = LoggedEvent(1, Kind.QUEUED)
@@ -190,21 +192,18 @@ class JobQueue:
             LEASE_FIELD: str(lease),
         }
         swap = Swap(
-            guards=(
-                Guard(("HGET", job.key, "status"), JobStatus.QUEUED.value),
-                Guard(("LREM", self._queues[rec.meta.priority].key, 1, rec.id), 1),
-            ),
+            guards=self._taken(rec),
             commands=(
                 ("HSET", job.key, *_flat(fields)),
                 ("PERSIST", job.key),
                 *record(self.connection, lambda pipe: start_execution(execution, job, pipe)),
                 *leave_commands(rec),
-                *(("HINCRBY", PASSES_KEY, other, 1) for other in passed),
                 append_command(rec.id, event),
                 publish_command([(rec.id, event)]),
             ),
         )
-        return self.swap(swap) == [1]
+        held = Guard(("HGET", job.key, LEASE_FIELD), str(lease))
+        return self.swap(swap, *(pass_swap(other, held) for other in passed))[0] == 1
 
     def requeue(self, rec: JobRecord, meta: Meta, event: LoggedEvent, *, front: bool = True) -> Swap:
         """The swap that puts a held job back to wait."""
@@ -234,10 +233,7 @@ class JobQueue:
         guards: tuple[Guard, ...] = (self._held(rec),)
         leave: tuple[tuple[Word, ...], ...] = ()
         if rec.state is State.QUEUED:
-            guards = (
-                Guard(("HGET", job.key, "status"), JobStatus.QUEUED.value),
-                Guard(("LREM", self._queues[rec.meta.priority].key, 1, rec.id), 1),
-            )
+            guards = self._taken(rec)
             leave = tuple(leave_commands(rec))
         return Swap(
             guards=guards,
@@ -261,9 +257,9 @@ class JobQueue:
             commands.append(("HSET", Job.key_for(rec.id), "meta", meta.dump()))
         return Swap((self._held(rec),), tuple(commands))
 
-    def publish(self, news: Sequence[tuple[str, LoggedEvent]]) -> Swap:
-        """The swap that tells readers of events just written."""
-        return Swap(commands=(publish_command(news),))
+    def publish(self, news: Sequence[tuple[str, LoggedEvent]], held: Sequence[JobRecord] = ()) -> Swap:
+        """The swap that tells readers of a step's events, where every job of the step is held."""
+        return Swap(tuple(self._held(rec) for rec in held), (publish_command(news),))
 
     def give_back(self, rec: JobRecord) -> bool:
         """Put a job that a plain RQ worker dequeued where a claim finds it; False where that is done."""
@@ -295,9 +291,10 @@ class JobQueue:
         return self.swap(swap) == [1]
 
     def reconcile(self) -> None:
-        """Drop index entries whose jobs do not wait any more, or are gone."""
+        """Drop entries of indexes and lists whose jobs do not wait any more, or are gone."""
+        self._drop_strays()
         reconcile(self.connection, self.swap)
-        oldest: Any = self.connection.zrange(JOBS_KEY, 0, 999)
+        oldest: Any = self.connection.zrange(JOBS_KEY, 0, _STRAYS_SCAN - 1)
         pipeline = self.connection.pipeline(transaction=False)
         for job_id in oldest:
             pipeline.exists(Job.key_for(job_id.decode()))
@@ -310,8 +307,30 @@ class JobQueue:
             self.connection.delete(*(events_key(job.decode()) for job in gone))
             self.connection.zrem(JOBS_KEY, *gone)
 
+    def _drop_strays(self) -> None:
+        """Take jobs that ended or are gone out of the lists, where they would stand in others' way."""
+        for queue in self._queues.values():
+            entries: Any = self.connection.lrange(queue.key, 0, _STRAYS_SCAN - 1)
+            ids = [job_id for job_id in map(bytes.decode, entries) if JOB_ID.fullmatch(job_id)]
+            pipeline = self.connection.pipeline(transaction=False)
+            for job_id in ids:
+                pipeline.hget(Job.key_for(job_id), "status")
+            for job_id, status in zip(ids, pipeline.execute() if ids else [], strict=True):
+                if status != JobStatus.QUEUED.value.encode():
+                    as_read = Guard(("HGET", Job.key_for(job_id), "status"), status or "")
+                    self.swap(Swap((as_read,), (("LREM", queue.key, 0, job_id),)))
+
     def _held(self, rec: JobRecord) -> Guard:
         return Guard(("HGET", Job.key_for(rec.id), LEASE_FIELD), rec.lease or "?")
+
+    def _taken(self, rec: JobRecord) -> tuple[Guard, ...]:
+        """That a job waits as it was read, with no attempt since; and it is taken out of its list."""
+        key = Job.key_for(rec.id)
+        return (
+            Guard(("HGET", key, "status"), JobStatus.QUEUED.value),
+            Guard(("HGET", key, "meta"), rec.stored_meta or rec.meta.dump()),
+            Guard(("LREM", self._queues[rec.meta.priority].key, 1, rec.id), 1),
+        )
 
 
 _ENDINGS: Final = {

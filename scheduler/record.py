@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from rq.exceptions import DeserializationError
 from rq.job import Job, JobStatus
 from rq.utils import str_to_date
 
@@ -114,6 +115,8 @@ class JobRecord:
     lease: str | None = None
     cancel_requested: bool = False
     outcome: Outcome | None = None
+    stored_meta: bytes | None = field(default=None, compare=False, repr=False)
+    """``meta`` as it was read: compared when a waiting job is moved, since each attempt changes it."""
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -193,9 +196,9 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
     try:
         meta = Meta.parse(fields[b"meta"])
         envelope = _kwargs(fields[b"data"])
-    except (ValueError, TypeError, AttributeError):
+        state = State(meta.ended_as) if meta.ended_as else _STATES.get(status, State.QUEUED)
+    except (ValueError, TypeError, AttributeError, DeserializationError):
         raise ClientError("not_found", f"{job_id} is not a generation job", param="id") from None
-    state = State(meta.ended_as) if meta.ended_as else _STATES.get(status, State.QUEUED)
     lease = fields.get(LEASE_FIELD.encode())
     return JobRecord(
         id=job_id,
@@ -207,6 +210,7 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
         lease=lease.decode() if lease else None,
         cancel_requested=CANCEL_FIELD.encode() in fields,
         outcome=outcome,
+        stored_meta=fields[b"meta"],
     )
 
 

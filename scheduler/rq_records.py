@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from dataclasses import asdict
 from typing import Final
@@ -76,7 +77,7 @@ def end_job(rec: JobRecord, outcome: Outcome, job: Job, ttl: int, pipe: Pipeline
 def read_outcome(results: list[tuple[bytes, dict[bytes, bytes]]]) -> Outcome | None:
     """The outcome in RQ's newest results; a plain worker adds one of its own after ours."""
     for _, fields in results:
-        value = json.loads(base64.b64decode(fields.get(b"return_value", _NULL)))
-        if isinstance(value, dict) and "state" in value:
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # another function's result
+            value = json.loads(base64.b64decode(fields.get(b"return_value", _NULL)))
             return Outcome(State(value["state"]), value.get("result"), value.get("error"))
     return None

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("data_dir")
+    @classmethod
+    def _name_from_root(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
     @field_validator("memory_budget", "cache_limit", mode="before")
     @classmethod
     def _read_size(cls, value: object) -> object:

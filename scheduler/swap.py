@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.errors import StoreUnavailable
@@ -39,9 +40,12 @@ for swap = 1, tonumber(take()) do
   for guard = 1, tonumber(take()) do
     local op, expected, args = take(), take(), call()
     if holds == 1 then
-      local reply = redis.call(unpack(args))
+      local reply = redis.pcall(unpack(args))
+      local refused = type(reply) == 'table' and reply.err
       if type(reply) == 'table' then reply = reply.ok or #reply end
-      if op == '=' then
+      if refused then
+        holds = 0
+      elseif op == '=' then
         if tostring(reply or '') ~= expected then holds = 0 end
       elseif (tonumber(reply or 0) or 0) > tonumber(expected) then
         holds = 0
@@ -53,7 +57,10 @@ for swap = 1, tonumber(take()) do
     local args = call()
     if holds == 1 then
       if args[1] == 'XADD' and string.sub(args[3], -2) == '-0' then
-        redis.pcall(unpack(args))
+        local reply = redis.pcall(unpack(args))
+        if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
+          return reply
+        end
       else
         redis.call(unpack(args))
       end
@@ -121,9 +128,9 @@ class Swapper:
             For each, 1 where it was done, else minus the number (from 1) of the guard that failed.
 
         Raises:
-            StoreUnavailable: the server did not answer; each swap was done once or not at all.
+            StoreUnavailable: the server did not answer, or is full; each swap was done once or not at all.
         """
         try:
             return list(self._script(args=encode(swaps)))
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
             raise StoreUnavailable(str(error)) from error

@@ -44,6 +44,11 @@ def leave_commands(rec: JobRecord) -> Iterator[tuple[Word, ...]]:
     yield ("ZREM", DEADLINES_KEY, rec.id)
 
 
+def pass_swap(job_id: str, *guards: Guard) -> Swap:
+    """The swap that counts that a job was passed, where it still waits."""
+    return Swap((*guards, Guard(("HEXISTS", WAITING_KEY, job_id), 1)), (("HINCRBY", PASSES_KEY, job_id, 1),))
+
+
 def bound_guards(rec: JobRecord, max_jobs: int, max_tokens: int) -> tuple[Guard, ...]:
     """That one more job stays within the queue's bounds."""
     return (
@@ -75,6 +80,8 @@ def overdue(connection: Redis, now_seconds: float) -> list[str]:
 
 def reconcile(connection: Redis, swap: Swapper) -> None:
     """Drop the entries of jobs that do not wait any more or are gone, as after ``rq empty``."""
+    # Tokens go in and out by arithmetic; what was counted amiss ends when nothing waits.
+    swap(Swap((Guard(("HLEN", WAITING_KEY), 0),), (("DEL", WAITING_TOKENS_KEY),)))
     entries: Any = connection.hgetall(WAITING_KEY)
     if not entries:
         return
@@ -88,4 +95,5 @@ def reconcile(connection: Redis, swap: Swapper) -> None:
                 ("HDEL", PASSES_KEY, job_id),
                 ("ZREM", DEADLINES_KEY, job_id),
             )
-            swap(Swap((Guard(("HDEL", WAITING_KEY, job_id), 1),), leave))
+            as_read = Guard(("HGET", Job.key_for(job_id.decode()), "status"), status or "")
+            swap(Swap((as_read, Guard(("HDEL", WAITING_KEY, job_id), 1)), leave))

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from scheduler.errors import ClientError, TidegateError
 from scheduler.job import TERMINAL, State
@@ -52,21 +51,18 @@ class Terminal:
         return job
 
     def jobs(self, jobs: list[dict[str, Any]]) -> None:
-        """A table of jobs."""
-        table = Table("job", "status", "model", "priority", "created", "tokens", box=None, pad_edge=False)
+        """One line a job, in columns; nothing is shortened, so that an id can be copied."""
+        rows = [("job", "status", "model", "priority", "created", "tokens")]
         for job in jobs:
             usage = (job.get("result") or {}).get("usage") or {}
             created = datetime.fromtimestamp(job["created_at"], UTC).astimezone()
-            cells = (
-                job["id"],
-                job["status"],
-                job["model"],
-                job["priority"],
-                f"{created:%Y-%m-%d %H:%M:%S}",
-                usage.get("completion_tokens", ""),
-            )
-            table.add_row(*(escape(printable(str(cell))) for cell in cells))
-        self.out.print(table)
+            tokens = str(usage.get("completion_tokens", "-"))
+            when = f"{created:%Y-%m-%d %H:%M:%S}"
+            rows.append((job["id"], job["status"], printable(job["model"]), job["priority"], when, tokens))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.out.print("  ".join(cells).rstrip(), markup=False)
 
 
 def printable(text: str) -> str:

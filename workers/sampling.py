@@ -17,6 +17,7 @@ from scheduler.request import JobRequest
 Sampler = Callable[[mx.array], mx.array]
 
 _MASK: Final = (1 << 64) - 1
+_LEAST_TEMPERATURE: Final = 1e-6  # lower ones overflow float32, and draw the likeliest token all the same
 
 
 def position_key(seed: int, position: int) -> int:
@@ -39,7 +40,7 @@ class SeededSampler:
 
     def __init__(self, request: JobRequest, seed: int, position: int, vocabulary: int) -> None:
         self._seed, self._position = seed, position
-        self._inverse_temperature = 1.0 / request.temperature
+        self._inverse_temperature = 1.0 / max(request.temperature, _LEAST_TEMPERATURE)
         self._filters: list[Callable[[mx.array], mx.array]] = []
         if request.top_p < 1:
             self._filters.append(lambda logprobs: apply_top_p(logprobs, request.top_p))

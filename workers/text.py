@@ -75,14 +75,14 @@ class JobText:
         refused = ""
         for block in self._tool_blocks:
             try:
-                parsed = self.tokenizer.tool_parser(block, list(tools or ()))
+                parsed = _calls(self.tokenizer.tool_parser(block, list(tools or ())))
             except Exception:  # noqa: BLE001 - parsers raise whatever the model's text provokes
                 refused += block
                 continue
-            for call in parsed if isinstance(parsed, list) else [parsed]:
+            for call in parsed:
                 arguments = call.get("arguments", {})
                 text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-                function = {"name": call.get("name", ""), "arguments": text}
+                function = {"name": call["name"], "arguments": text}
                 calls.append({"id": f"call_{uuid4().hex[:24]}", "type": "function", "function": function})
         self.text += refused
         return calls, refused
@@ -116,3 +116,15 @@ class JobText:
         if self._tool_text.strip():
             self._tool_blocks.append(self._tool_text)
         self._tool_text = ""
+
+
+def _calls(parsed: Any) -> list[dict[str, Any]]:
+    """What a parser found, as a list.
+
+    Raises:
+        ValueError: it is no call of a named function.
+    """
+    calls = parsed if isinstance(parsed, list) else [parsed]
+    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        raise ValueError("not a tool call")
+    return calls

@@ -129,7 +129,7 @@ def _end_with(worker: PretendWorker, **result: Any) -> threading.Thread:
         worker.say(held, "", reasoning="hm", logprobs=[{"token": "a"}])
         worker.complete(held, "", **result)
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     return thread
 
@@ -191,7 +191,7 @@ def test_a_job_cancelled_by_others_is_a_conflict(
         wait_until(lambda: here.reader.followed, "the client waits")
         here.lifecycle.cancel(here.lifecycle.page().records[0].id)
 
-    thread = threading.Thread(target=cancel)
+    thread = threading.Thread(target=cancel, daemon=True)
     thread.start()
     answer = client.post(URL, json=body())
     thread.join()

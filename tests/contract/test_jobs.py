@@ -173,7 +173,9 @@ def test_a_long_poll_answers_at_the_next_change(client: FlaskClient, worker: Pre
     """`?wait` holds until the status is another, and no longer."""
     url = f"/v1/jobs/{submit(client)['id']}"
     seen: list[str] = []
-    poll = threading.Thread(target=lambda: seen.append(client.get(f"{url}?wait=30").get_json()["status"]))
+    poll = threading.Thread(
+        target=lambda: seen.append(client.get(f"{url}?wait=30").get_json()["status"]), daemon=True
+    )
     poll.start()
     wait_until(lambda: client.application.extensions["tidegate"].reader.followed, "the poll follows")
     held = worker.claim()

@@ -128,7 +128,9 @@ def _follow_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _read_in_thread(client: FlaskClient, job_id: str) -> tuple[threading.Thread, list[Any]]:
     seen: list[Any] = []
-    thread = threading.Thread(target=lambda: seen.extend(read(client.get(f"/v1/jobs/{job_id}/stream"))))
+    thread = threading.Thread(
+        target=lambda: seen.extend(read(client.get(f"/v1/jobs/{job_id}/stream"))), daemon=True
+    )
     thread.start()
     wait_until(lambda: client.application.extensions["tidegate"].reader.followed, "the stream follows")
     return thread, seen

@@ -29,28 +29,33 @@ HELD = Holder("held", 1)
 
 
 def idle(budget_bytes: int = BUDGET) -> Ledger:
+    """A worker's account with nothing held."""
     ledger = Ledger(budget_bytes, 512, 4)
     ledger.admit_model(PLAIN)
     return ledger
 
 
 def busy(row: Row = SMALL) -> Ledger:
+    """One that holds a job."""
     ledger = idle()
     ledger.reserve(HELD, PLAIN.model, row)
     return ledger
 
 
 def job(name: str, row: Row = SMALL, **fields: bool | int) -> Candidate:
+    """A waiting job."""
     return Candidate(name, PLAIN.model, row, **fields)  # type: ignore[arg-type]
 
 
 def pick(
     ledger: Ledger, *classes: Sequence[Candidate], max_batch: int = 32, max_passes: int = 3
 ) -> Choice | None:
+    """What is claimed next."""
     return choose(classes, ledger, 0.0, max_batch=max_batch, max_passes=max_passes)
 
 
 def chosen(choice: Choice | None) -> tuple[str, tuple[str, ...]] | None:
+    """Its name, and whom it passes."""
     return (choice.candidate.job_id, choice.passed) if choice else None
 
 
@@ -141,6 +146,7 @@ def test_nothing_waits_nothing_is_chosen() -> None:
 
 
 def view(name: str = "w", budget_bytes: int = BUDGET, **fields: object) -> WorkerView:
+    """A worker as others see it."""
     base = WorkerView(name, budget_bytes, 512, frozenset({PLAIN.model}), {PLAIN.model: PLAIN})
     return replace(base, **fields)  # type: ignore[arg-type]
 

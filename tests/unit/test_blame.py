@@ -16,6 +16,7 @@ MEMORY = (Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT)
 
 
 def judged(meta: Meta, fault: Fault, *, died: bool, company: int, most: int = 3) -> Meta | ClientError:
+    """What becomes of a job."""
     failure = Failure(fault, died=died, company=company, detail="why", limit_bytes=3 << 30)
     return judge_failure(meta, failure, most, 12.0)
 

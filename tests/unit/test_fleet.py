@@ -51,6 +51,7 @@ def test_cache_is_free_to_admission() -> None:
 
 
 def said(**fields: Any) -> WorkerReport:
+    """The report, with other fields."""
     return WorkerReport.parse(json.dumps(json.loads(REPORT.dump()) | fields).encode())
 
 

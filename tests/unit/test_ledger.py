@@ -17,12 +17,14 @@ FIRST, SECOND = Holder("job_a", 1), Holder("job_b", 1)
 
 
 def account(budget_bytes: int) -> Ledger:
+    """A ledger with one model resident."""
     ledger = Ledger(budget_bytes, chunk_tokens=512, prefill_rows=4)
     ledger.admit_model(PLAIN)
     return ledger
 
 
 def balance(ledger: Ledger) -> int:
+    """The four parts, added up."""
     return ledger.weights_bytes + ledger.reserved_bytes + ledger.cache_bytes + ledger.headroom_bytes
 
 

@@ -15,10 +15,12 @@ SAY = [{"role": "user", "content": "hi"}]
 
 
 def ask(**fields: Any) -> dict[str, Any]:
+    """A request with a prompt."""
     return {"model": "m", "prompt": "hi"} | fields
 
 
 def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
+    """A request with messages."""
     return {"model": "m", "messages": list(messages)} | fields
 
 

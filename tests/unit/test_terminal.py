@@ -53,13 +53,18 @@ def test_text_cannot_command_the_terminal() -> None:
 
 
 def test_jobs_are_listed_with_what_they_made(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a job."""
-    job = {"id": "job_1", "status": "completed", "model": "m", "priority": "batch", "created_at": 0}
+    """One line a job, however long a name is."""
+    job = {
+        "id": "job_1",
+        "status": "completed",
+        "model": "org/" + "m" * 90,
+        "priority": "batch",
+        "created_at": 0,
+    }
     Terminal().jobs([job | {"result": {"usage": {"completion_tokens": 17}}}, job | {"result": None}])
-    _, first, second = capsys.readouterr().out.splitlines()
-    assert first.split()[0] == "job_1"
-    assert first.split()[-1] == "17"
-    assert second.split()[-1] != "17"
+    _, first, second = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert (first[0], first[-1]) == ("job_1", "17")
+    assert second[-1] == "-"
 
 
 def test_a_summary_says_how_long_it_took() -> None:

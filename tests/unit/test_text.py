@@ -79,7 +79,6 @@ def whole(tokenizer: Any, data: str, *stop: str) -> tuple[str, bool]:
         ("潮が満ちる。終", ["。終"], "潮が満ちる", True),
         ("🌊🌊 é", ["🌋"], "🌊🌊 é", False),
         ("aaa", ["aaaa"], "aaa", False),
-        (" leading", [], " leading", False),
         ("", ["x"], "", False),
     ],
 )
@@ -93,7 +92,7 @@ def test_a_stop_word_ends_the_text_before_it(
 def test_nothing_of_a_stop_word_is_ever_shown(tokenizer: Any) -> None:
     """What may become one is held back, and shown as soon as it can not."""
     text = JobText(tokenizer, ["STOP"])
-    assert shown(text, list(b"a STOx"), finish=False)[0] == ["a", " ", "", "", "", "STOx"]
+    assert shown(text, list(b"a STOx"), finish=False)[0] == ["a", "", " ", "", "", "STOx"]
 
 
 def test_a_cut_character_is_held_back(tokenizer: Any) -> None:
@@ -113,20 +112,20 @@ def test_an_end_within_a_character_does_not_raise(tokenizer: Any) -> None:
 
 @given(st.text(alphabet="ab \n", max_size=40), st.text(alphabet="ab \n", min_size=1, max_size=4))
 def test_the_text_is_what_stands_before_the_first_stop_word(tokenizer: Any, data: str, stop: str) -> None:
-    """As Python's own partition says."""
-    before, found, _ = data.partition(stop)
+    """As Python's own partition says. (mlx-lm drops a space before the first word.)"""
+    before, found, _ = data.removeprefix(" ").partition(stop)
     assert whole(tokenizer, data, stop) == (before, bool(found))
 
 
-@given(st.text(max_size=30))
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30))
 def test_any_text_comes_back_whole(tokenizer: Any, data: str) -> None:
-    """Every character that UTF-8 can write."""
-    assert whole(tokenizer, data) == (data, False)
+    """Every character that UTF-8 can write, but for mlx-lm's two exceptions: NUL, and a first space."""
+    assert whole(tokenizer, data) == (data.removeprefix(" "), False)
 
 
 @given(
-    st.one_of(st.text(alphabet="ab🌊é", max_size=12).map(str.encode), st.binary(max_size=12)),
-    st.lists(st.text(alphabet="ab🌊é", min_size=1, max_size=3), max_size=3),
+    st.one_of(st.text(alphabet="ab 🌊é", max_size=12).map(str.encode), st.binary(max_size=12)),
+    st.lists(st.text(alphabet="ab 🌊é", min_size=1, max_size=3), max_size=3),
 )
 def test_an_interrupted_text_is_the_undisturbed_one(tokenizer: Any, data: bytes, stop: list[str]) -> None:
     """For every point of interruption: what was sent before, and what the next attempt sends after it

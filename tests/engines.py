@@ -1,0 +1,121 @@
+"""A real engine for tests, spoken with as a worker speaks with it."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scheduler.footprint import ModelCard
+from scheduler.settings import load
+from workers.supervisor import Supervisor
+from workers.wire import Message
+
+MODEL = "tiny"
+
+
+class Talk:
+    """One engine, and everything that it said."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.said: list[Message] = []
+        self._count = 0
+
+    def until(self, there: Callable[[], object], what: str, seconds: float = 40.0) -> None:
+        """Listen until something was said."""
+        deadline = time.monotonic() + seconds
+        while not there():
+            left = deadline - time.monotonic()
+            assert left > 0, f"the engine did not say {what}; last words: {self.said[-3:]}"
+            if select.select([self.supervisor.fileno()], [], [], left)[0]:
+                self.said += self.supervisor.receive()
+
+    def of(self, kind: str, **fields: Any) -> list[Message]:
+        """The messages of a kind with these fields."""
+        wanted = {"kind": kind, **fields}.items()
+        return [message for message in self.said if wanted <= {k: v for k, v in message.items() if k in dict(wanted)}.items()]
+
+    def load(self, source: Path, name: str = MODEL) -> ModelCard:
+        """Load a model; its card."""
+        self.supervisor.send({"kind": "load", "model": name, "source": str(source)})
+        self.until(lambda: self.of("loaded", model=name) or self.of("load_failed", model=name), f"{name} loaded")
+        return ModelCard.from_json(self.of("loaded", model=name)[-1]["card"])
+
+    def run(
+        self,
+        *,
+        so_far: Sequence[int] = (),
+        seed: int = 7,
+        priority: str = "standard",
+        claimed_at: float = 0.0,
+        max_tokens: int = 32,
+        **request: Any,
+    ) -> str:
+        """Start a job, its memory granted; its key."""
+        self._count += 1
+        key = f"job_{self._count}/1"
+        asked = {"model": MODEL, "temperature": 0} | request
+        if "messages" not in asked:
+            asked.setdefault("prompt", "Hello there")
+        self.supervisor.send(
+            {
+                "kind": "run",
+                "key": key,
+                "model": asked["model"],
+                "request": asked,
+                "priority": priority,
+                "claimed_at": claimed_at,
+                "so_far": list(so_far),
+                "max_tokens": max_tokens,
+                "seed": seed,
+            }
+        )
+        self.supervisor.send({"kind": "grant", "key": key})
+        return key
+
+    def steps(self, key: str) -> list[Message]:
+        """What came for a job."""
+        return [step for message in self.of("step") for step in message["steps"] if step["key"] == key]
+
+    def tokens(self, key: str) -> list[int]:
+        """Its tokens so far, those of earlier attempts left out."""
+        return [token for step in self.steps(key) for token in step.get("tokens", ())]
+
+    def sent(self, key: str) -> str:
+        """Its text as its client saw it, that of earlier attempts left out."""
+        return "".join(step.get("text", "") for step in self.steps(key))
+
+    def result(self, key: str) -> dict[str, Any]:
+        """Wait for its result."""
+        self.until(
+            lambda: any("result" in step for step in self.steps(key)[-1:]) or self.of("raised") or self.of("refused", key=key),
+            f"{key}'s result",
+        )
+        assert not self.of("raised"), self.of("raised")
+        assert not self.of("refused", key=key), self.of("refused", key=key)
+        result: dict[str, Any] = self.steps(key)[-1]["result"]
+        return result
+
+    def refusal(self, key: str) -> dict[str, Any]:
+        """Wait for its refusal."""
+        self.until(lambda: self.of("refused", key=key), f"{key} refused")
+        error: dict[str, Any] = self.of("refused", key=key)[0]["error"]
+        return error
+
+
+@contextmanager
+def engine(folder: Path, **settings: Any) -> Iterator[Talk]:
+    """An engine that was told its budget; it is ended whatever happens."""
+    chosen = {"data_dir": folder, "blas_preload": "off", "prefill_chunk": 64} | settings
+    supervisor = Supervisor(load(**chosen))
+    supervisor.start()
+    try:
+        talk = Talk(supervisor)
+        talk.until(lambda: talk.of("ready"), "ready")
+        yield talk
+    finally:
+        supervisor.stop()

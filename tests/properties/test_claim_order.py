@@ -1,0 +1,121 @@
+"""What is claimed next, over whole histories of arrivals and ends (rules 5 and 6)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.admission import Candidate, choose, hopeless
+from scheduler.footprint import Row
+from scheduler.ledger import Holder, Ledger
+from tests.unit.test_footprint import PLAIN
+
+BUDGET = PLAIN.weights_bytes + 400_000
+MAX_PASSES = 3
+
+some_rows = st.one_of(
+    st.builds(Row, st.integers(1, 50), st.integers(1, 50)),
+    st.builds(Row, st.integers(1, 3000), st.integers(1, 500)),
+)
+arrivals = st.builds(
+    Candidate,
+    job_id=st.just(""),
+    model=st.sampled_from([PLAIN.model] * 9 + ["elsewhere"]),
+    row=some_rows,
+    counted=st.booleans(),
+    alone=st.sampled_from([False] * 5 + [True]),
+)
+events = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrive"), st.integers(0, 2), arrivals),
+        st.tuples(st.just("end"), st.integers(0, 31), st.none()),
+        st.tuples(st.just("run out"), st.none(), st.none()),
+    ),
+    max_size=40,
+)
+
+
+class Worker:
+    """One worker and its three queues, without a store."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(BUDGET, 64, 2)
+        self.ledger.admit_model(PLAIN)
+        self.queues: list[list[Candidate]] = [[], [], []]
+        self.passes: Counter[str] = Counter()
+        self.jobs: dict[str, Candidate] = {}
+        self.now = 0.0
+
+    def arrive(self, which: int, candidate: Candidate) -> None:
+        """A job comes to wait."""
+        made = replace(candidate, job_id=f"job_{len(self.jobs)}")
+        self.jobs[made.job_id] = made
+        self.queues[which].append(made)
+
+    def end(self, which: int) -> None:
+        """Some running job ends."""
+        holders = list(self.ledger.holders)
+        if holders:
+            self.ledger.release(holders[which % len(holders)])
+
+    def claim(self) -> bool:
+        """Claim what is next; the account, the order and the bound are checked."""
+        self.now += 1.0
+        seen = [[replace(job, passes=self.passes[job.job_id]) for job in jobs] for jobs in self.queues]
+        waiting = [job for jobs in seen for job in jobs]
+        choice = choose(seen, self.ledger, self.now, max_batch=8, max_passes=MAX_PASSES)
+        able = [job for job in waiting if job.model in self.ledger.cards and not hopeless(self.ledger, job)]
+        if choice is None:
+            assert self.ledger.holders or not able, "idle, and something could run"
+            return False
+        ahead = waiting[: waiting.index(choice.candidate)]
+        assert list(choice.passed) == [job.job_id for job in ahead if job in able]
+        if choice.candidate.alone:
+            assert not self.ledger.holders
+        self.ledger.reserve(Holder(choice.candidate.job_id, 1), choice.candidate.model, choice.row)
+        for jobs in self.queues:
+            jobs[:] = [job for job in jobs if job.job_id != choice.candidate.job_id]
+        self.passes.update(choice.passed)
+        del self.passes[choice.candidate.job_id]
+        return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(events)
+def test_no_job_is_passed_more_often_than_the_bound(history: list[tuple[str, int, Candidate]]) -> None:
+    """After any history; whoever is claimed fits, and an idle worker always claims what could run."""
+    worker = Worker()
+    for what, which, candidate in history:
+        if what == "arrive":
+            worker.arrive(which, candidate)
+        elif what == "end":
+            worker.end(which)
+        else:
+            worker.ledger.ran_out(worker.now)
+        while worker.claim():
+            assert max(worker.passes.values(), default=0) <= MAX_PASSES
+            assert worker.ledger.headroom_bytes >= 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(events)
+def test_everything_that_can_run_runs_in_the_end(history: list[tuple[str, int, Candidate]]) -> None:
+    """When arrivals stop and jobs go on ending, only what could never run here is left."""
+    worker = Worker()
+    for what, which, candidate in history:
+        if what == "arrive":
+            worker.arrive(which, candidate)
+        elif what == "run out":
+            worker.ledger.ran_out(worker.now)
+    for _ in range(2 * len(history) + 2):
+        while worker.claim():
+            pass
+        worker.end(0)
+    left = [job for jobs in worker.queues for job in jobs]
+    assert [
+        job for job in left if job.model in worker.ledger.cards and not hopeless(worker.ledger, job)
+    ] == []
+    assert not worker.ledger.holders

@@ -1,0 +1,214 @@
+"""The account under any sequence of events (rules 1 and 5), and proof that the machine can fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from scheduler.errors import TransitionRefused
+from scheduler.footprint import ModelCard, Row, batch_bytes
+from scheduler.ledger import FLOOR, Holder, Ledger
+from tests.properties.strategies import small_rows
+from tests.unit.test_footprint import PLAIN, SLIDING
+
+BUDGET = 1_850_000
+CARDS = {
+    "plain": replace(PLAIN, model="plain", weights_bytes=900_000, logits_bytes=50),
+    "sliding": replace(SLIDING, model="sliding", weights_bytes=800_000, transient_bytes_per_token=9.0),
+}
+models = st.sampled_from(sorted(CARDS))
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Drives a ledger; keeps beside it, in the simplest form, who holds what."""
+
+    ledger_type: ClassVar[type[Ledger]] = Ledger
+    held = Bundle("held")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = self.ledger_type(BUDGET, chunk_tokens=64, prefill_rows=2)
+        self.model: dict[Holder, tuple[str, Row]] = {}
+        self.now, self.made = 1000.0, 0
+
+    def peak(self, model: str, *more: Row) -> int:
+        """What a model's batch takes, computed apart."""
+        mine = [row for name, row in self.model.values() if name == model]
+        return batch_bytes(CARDS[model], [*mine, *more], 64, 2)
+
+    def room(self) -> int:
+        """What is left beside weights and reservations."""
+        weights = sum(CARDS[name].weights_bytes for name in self.ledger.cards)
+        return BUDGET - weights - sum(self.peak(name) for name in self.ledger.cards)
+
+    @rule(model=models)
+    def load(self, model: str) -> None:
+        """A model comes into memory, as residency lets it: where there is room."""
+        card: ModelCard = CARDS[model]
+        if model not in self.ledger.cards and card.weights_bytes <= self.room():
+            self.ledger.admit_model(card)
+
+    @rule(model=models)
+    def unload(self, model: str) -> None:
+        """A model goes, unless jobs hold memory there."""
+        if any(name == model for name, _ in self.model.values()):
+            with pytest.raises(TransitionRefused):
+                self.ledger.drop_model(model)
+        else:
+            self.ledger.drop_model(model)
+
+    @rule(target=held, model=models, row=small_rows)
+    def reserve(self, model: str, row: Row) -> Holder:
+        """A job asks: it holds memory exactly where there is room."""
+        self.made += 1
+        holder = Holder(f"job_{self.made % 5}", self.made)
+        if model in self.ledger.cards and self.peak(model, row) - self.peak(model) <= self.room():
+            self.ledger.reserve(holder, model, row)
+            self.model[holder] = (model, row)
+        else:
+            with pytest.raises(TransitionRefused):
+                self.ledger.reserve(holder, model, row)
+        return holder
+
+    @rule(holder=held, row=small_rows)
+    def resize(self, holder: Holder, row: Row) -> None:
+        """A prompt was counted."""
+        if holder not in self.model:
+            with pytest.raises(TransitionRefused):
+                self.ledger.resize(holder, row)
+        elif self.ledger.resize(holder, row):
+            self.model[holder] = (self.model[holder][0], row)
+
+    @rule(holder=consumes(held))
+    def release(self, holder: Holder) -> None:
+        """A job lets go, once or twice."""
+        self.ledger.release(holder)
+        self.ledger.release(holder)
+        self.model.pop(holder, None)
+
+    @rule(holder=held, off=st.sampled_from([-1, 1, 5]))
+    def release_of_another_attempt(self, holder: Holder, off: int) -> None:
+        """A late word frees nothing that it does not name."""
+        late = Holder(holder.job_id, holder.attempt + off)
+        before = self.ledger.reserved_bytes
+        if late not in self.model:
+            self.ledger.release(late)
+            assert self.ledger.reserved_bytes == before
+
+    @rule(count=st.integers(0, 2 * BUDGET))
+    def note_cache(self, count: int) -> None:
+        """The engine tells of freed buffers, more than there is room for too."""
+        self.ledger.note_cache(count)
+
+    @rule()
+    def run_out(self) -> None:
+        """Memory ran out all the same."""
+        self.ledger.ran_out(self.now)
+
+    @rule(seconds=st.floats(-3600, 3600))
+    def time_passes(self, seconds: float) -> None:
+        """Forward, or backward where the clock is set."""
+        self.now += seconds
+
+    @precondition(lambda self: not self.model)
+    @rule(model=models, row=small_rows)
+    def ask_when_idle(self, model: str, row: Row) -> None:
+        """Nothing held: what fits by the numbers fits, whatever was read before (rule 5)."""
+        if model in self.ledger.cards:
+            assert self.ledger.fits(model, row, self.now) == (self.peak(model, row) <= self.room())
+
+    @rule(model=models, row=small_rows)
+    def what_fits_can_be_held(self, model: str, row: Row) -> None:
+        """``fits`` never promises what ``reserve`` refuses."""
+        if model in self.ledger.cards and self.ledger.fits(model, row, self.now):
+            holder = Holder("probe", 1)
+            self.ledger.reserve(holder, model, row)
+            self.within_budget()
+            self.ledger.release(holder)
+
+    @invariant()
+    def within_budget(self) -> None:
+        """All parts together: weights + reserved + cache ≤ budget, and with headroom it is the budget (rule 1)."""
+        ledger = self.ledger
+        used = ledger.weights_bytes + ledger.reserved_bytes + ledger.cache_bytes
+        assert used <= BUDGET
+        assert used + ledger.headroom_bytes == BUDGET
+        assert ledger.cache_bytes >= 0
+
+    @invariant()
+    def holds_what_is_held(self) -> None:
+        """The account names each holder once, and shares cover each batch."""
+        assert dict(self.ledger.holders) == {holder: row for holder, (_, row) in self.model.items()}
+        assert self.ledger.reserved_bytes == sum(self.peak(name) for name in self.ledger.cards)
+        assert sum(map(self.ledger.share_bytes, self.model)) >= self.ledger.reserved_bytes
+
+    @invariant()
+    def never_latches(self) -> None:
+        """The working share stays above its floor, and comes back to the whole."""
+        assert FLOOR <= self.ledger.working_share(self.now) <= 1.0
+        assert self.ledger.working_share(self.now + 7200) == 1.0
+
+
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class FreesAnyAttempt(Ledger):
+    """A planted bug: a release by the job's name alone."""
+
+    def release(self, holder: Holder) -> None:  # noqa: D102
+        for other in [each for each in self.holders if each.job_id == holder.job_id]:
+            super().release(other)
+
+
+class ForgetsCache(Ledger):
+    """A planted bug: the engine's count is taken as it is."""
+
+    def note_cache(self, cache_bytes: int) -> None:  # noqa: D102
+        self.cache_bytes = cache_bytes
+
+
+class Latches(Ledger):
+    """A planted bug: a lowered budget binds an idle worker too."""
+
+    def fits(self, model: str, row: Row, now_seconds: float) -> bool:  # noqa: D102
+        used = self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row)
+        return used <= self.budget_bytes * self.working_share(now_seconds)
+
+
+class CountsRowsApart(Ledger):
+    """A planted bug: a row's cost is its own, as if there were no rectangle."""
+
+    def marginal_bytes(self, model: str, row: Row) -> int:  # noqa: D102
+        return batch_bytes(self.cards[model], [row], self.chunk_tokens, 1)
+
+
+@pytest.mark.parametrize("broken", [FreesAnyAttempt, ForgetsCache, Latches, CountsRowsApart])
+def test_the_machine_finds_planted_bugs(broken: type[Ledger], capsys: pytest.CaptureFixture[str]) -> None:
+    """A test that cannot fail is a defect: with each of these it fails."""
+    machine = type("Broken", (LedgerMachine,), {"ledger_type": broken})
+    quick = settings(
+        max_examples=400,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises((AssertionError, TransitionRefused, pytest.fail.Exception)):
+        run_state_machine_as_test(machine, settings=quick)
+    capsys.readouterr()

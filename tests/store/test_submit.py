@@ -1,0 +1,148 @@
+"""Accepting jobs: the queue's bounds, what RQ sees, who is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+
+from scheduler.errors import ClientError
+from scheduler.job import PRIORITIES, State
+from scheduler.lifecycle import Lifecycle
+from scheduler.queue import JOB_FUNCTION
+from scheduler.request import read_request
+from scheduler.settings import load
+from tests.conftest import MODEL
+from tests.pretend_worker import CARD, PretendWorker
+from tests.store.conftest import Clock, Submit
+from tests.store.looking import kinds, rq_view, snapshot
+
+Bounded = Callable[..., Lifecycle]
+UNICODE = "naïve 🌊 \u2028\u0000 'quotes\" \\ مرحبا\n"
+
+
+@pytest.fixture
+def bounded(connection: Redis, valkey_url: str, clock: Clock) -> Bounded:
+    """The verbs under other settings."""
+
+    def made(**fields: Any) -> Lifecycle:
+        return Lifecycle(connection, load(redis_url=valkey_url, models=(MODEL,), **fields), clock)
+
+    return made
+
+
+def ask(lifecycle: Lifecycle, **fields: Any) -> str:
+    """Submit a job of eleven tokens."""
+    return lifecycle.submit(read_request({"model": MODEL, "prompt": "hi", "max_tokens": 10} | fields)).id
+
+
+def refused(lifecycle: Lifecycle, **fields: Any) -> ClientError:
+    """Submit a job that is refused; nothing in the store changes."""
+    before = snapshot(lifecycle.connection)
+    with pytest.raises(ClientError) as caught:
+        ask(lifecycle, **fields)
+    assert snapshot(lifecycle.connection) == before
+    return caught.value
+
+
+@pytest.mark.parametrize("priority", PRIORITIES)
+def test_a_job_waits_in_rqs_own_queue(connection: Redis, submit: Submit, priority: str) -> None:
+    """An ordinary RQ job with the JSON serializer, in the queue of its class, called by name."""
+    rec = submit(UNICODE, priority=priority, metadata={"für": "mich 🌊"})
+    rq_queue = Queue(priority, connection=connection, serializer=JSONSerializer)
+    assert rq_queue.job_ids == [rec.id]
+    job = rq_view(connection, rec.id)
+    assert (job.get_status(), job.func_name, job.origin) == (JobStatus.QUEUED, JOB_FUNCTION, priority)
+    assert job.kwargs["version"] == 1
+    assert job.kwargs["request"]["prompt"] == UNICODE
+    assert job.meta["work_tokens"] == rec.meta.work_tokens
+    assert kinds(connection, rec.id) == ["queued"]
+
+
+def test_a_job_is_read_as_it_was_accepted(lifecycle: Lifecycle, submit: Submit, clock: Clock) -> None:
+    """Request, fields and times; whatever its letters are."""
+    rec = submit(UNICODE, metadata={"für": "mich"}, queue_timeout=5, seed=-5)
+    read = lifecycle.get(rec.id)
+    assert (read.request, read.meta, read.state) == (rec.request, rec.meta, State.QUEUED)
+    assert read.request.prompt == UNICODE
+    assert (read.meta.seed, read.meta.queue_deadline) == (-5, clock.now + 5)
+    assert read.view()["metadata"] == {"für": "mich"}
+
+
+def test_the_queue_is_bounded_in_jobs(bounded: Bounded) -> None:
+    """The bound is reached exactly; one more is told so, with the numbers and a time to come back."""
+    lifecycle = bounded(max_queued_jobs=2)
+    ask(lifecycle)
+    ask(lifecycle)
+    error = refused(lifecycle)
+    assert (error.code, error.row.status) == ("queue_full", 503)
+    assert error.message.startswith("2 jobs with 22 tokens")
+    assert error.retry_after
+
+
+def test_the_queue_is_bounded_in_tokens(bounded: Bounded) -> None:
+    """To the token: eleven and eleven fit into twenty-two, and nothing more does."""
+    lifecycle = bounded(max_queued_tokens=22)
+    ask(lifecycle)
+    assert refused(lifecycle, max_tokens=11).code == "queue_full"
+    ask(lifecycle)
+    assert lifecycle.queue.waiting() == (2, 22)
+    assert refused(lifecycle, max_tokens=1).code == "queue_full"
+
+
+def test_a_claim_makes_room(bounded: Bounded, worker: PretendWorker) -> None:
+    """Running jobs do not count as waiting; a shed job comes back though the queue is full."""
+    lifecycle = bounded(max_queued_jobs=1)
+    first = ask(lifecycle)
+    held = worker.claim(first)
+    second = ask(lifecycle)
+    swap = worker.holding.put_back(held, "memory")
+    assert worker.holding.send([swap], [held]) == []
+    assert lifecycle.queue.waiting()[0] == 2
+    assert refused(lifecycle).code == "queue_full"
+    assert [lifecycle.queue.position(lifecycle.get(each)) for each in (first, second)] == [1, 2]
+
+
+def test_an_unlisted_model_is_not_found(lifecycle: Lifecycle) -> None:
+    """404; listed here or served by a live worker is enough."""
+    error = refused(lifecycle, model="nobody's")
+    assert (error.code, error.param) == ("model_not_found", "model")
+
+
+def test_a_job_that_never_fits_is_refused_with_both_numbers(
+    lifecycle: Lifecycle, worker: PretendWorker
+) -> None:
+    """413 before anything is queued."""
+    worker.report(budget_bytes=CARD.weights_bytes + 1000)
+    error = refused(lifecycle)
+    assert (error.code, error.row.status) == ("memory_never_fits", 413)
+    assert error.numbers["limit_bytes"] == CARD.weights_bytes + 1000
+    assert float(str(error.numbers["estimated_bytes"])) > CARD.weights_bytes + 1000
+
+
+def test_without_a_worker_a_job_waits_where_the_operator_allows_it(bounded: Bounded) -> None:
+    """By default it is queued; else 503 ``no_worker``."""
+    ask(bounded())
+    assert refused(bounded(queue_without_worker=False)).code == "no_worker"
+
+
+def test_a_job_that_would_rather_fail_does_not_wait(
+    lifecycle: Lifecycle, worker: PretendWorker, clock: Clock
+) -> None:
+    """``on_insufficient_memory: fail``: accepted onto free memory, refused behind a queue."""
+    rec = ask(lifecycle, on_insufficient_memory="fail")
+    assert refused(lifecycle, on_insufficient_memory="fail").code == "insufficient_memory"
+    worker.claim(rec)
+    ask(lifecycle, on_insufficient_memory="fail")
+
+
+def test_the_place_counts_every_more_urgent_class(lifecycle: Lifecycle, submit: Submit) -> None:
+    """An interactive job stands before all; the last batch job behind all."""
+    names = ("batch", "standard", "interactive", "standard")
+    jobs = [submit(priority=name) for name in names]
+    assert [lifecycle.view(rec)["queue"]["position"] for rec in jobs] == [4, 2, 1, 3]
