@@ -211,7 +211,7 @@ class JobQueue:
         job = self.rq_job(rec)
         waiting = replace(rec, meta=meta)
         return Swap(
-            guards=(self._held(rec),),
+            guards=self._held(rec),
             commands=(
                 ("HSET", job.key, "status", JobStatus.QUEUED.value, "meta", meta.dump(), "worker_name", ""),
                 ("HDEL", job.key, LEASE_FIELD),
@@ -230,7 +230,7 @@ class JobQueue:
         advance(rec.state, _ENDINGS[outcome.state])
         job = self.rq_job(rec)
         ended = rec.ended(outcome, now_seconds)
-        guards: tuple[Guard, ...] = (self._held(rec),)
+        guards = self._held(rec)
         leave: tuple[tuple[Word, ...], ...] = ()
         if rec.state is State.QUEUED:
             guards = self._taken(rec)
@@ -255,11 +255,11 @@ class JobQueue:
             commands.append(append_command(rec.id, event))
         if meta is not None:
             commands.append(("HSET", Job.key_for(rec.id), "meta", meta.dump()))
-        return Swap((self._held(rec),), tuple(commands))
+        return Swap(self._held(rec), tuple(commands))
 
     def publish(self, news: Sequence[tuple[str, LoggedEvent]], held: Sequence[JobRecord] = ()) -> Swap:
         """The swap that tells readers of a step's events, where every job of the step is held."""
-        return Swap(tuple(self._held(rec) for rec in held), (publish_command(news),))
+        return Swap(tuple(guard for rec in held for guard in self._held(rec)), (publish_command(news),))
 
     def give_back(self, rec: JobRecord) -> bool:
         """Put a job that a plain RQ worker dequeued where a claim finds it; False where that is done."""
@@ -282,7 +282,7 @@ class JobQueue:
         """Mark a held job as unwanted and tell its worker; False where it is not held so any more."""
         worker = Lease.parse(rec.lease or "?/0").worker
         swap = Swap(
-            guards=(self._held(rec),),
+            guards=self._held(rec),
             commands=(
                 ("HSET", Job.key_for(rec.id), CANCEL_FIELD, 1),
                 ("PUBLISH", inbox_channel(worker), rec.id),
@@ -320,8 +320,13 @@ class JobQueue:
                     as_read = Guard(("HGET", Job.key_for(job_id), "status"), status or "")
                     self.swap(Swap((as_read,), (("LREM", queue.key, 0, job_id),)))
 
-    def _held(self, rec: JobRecord) -> Guard:
-        return Guard(("HGET", Job.key_for(rec.id), LEASE_FIELD), rec.lease or "?")
+    def _held(self, rec: JobRecord) -> tuple[Guard, ...]:
+        """That the attempt holds its job; RQ's own recovery takes jobs away by their status alone."""
+        key = Job.key_for(rec.id)
+        return (
+            Guard(("HGET", key, LEASE_FIELD), rec.lease or "?"),
+            Guard(("HGET", key, "status"), JobStatus.STARTED.value),
+        )
 
     def _taken(self, rec: JobRecord) -> tuple[Guard, ...]:
         """That a job waits as it was read, with no attempt since; and it is taken out of its list."""

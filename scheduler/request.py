@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 
 from scheduler.errors import ClientError
 
@@ -67,6 +67,11 @@ class Message(BaseModel):
         return fields
 
 
+_Int = Annotated[int, Strict()]
+_Float = Annotated[float, Strict()]
+"""Numbers as JSON has them: a string that looks like one, or a truth value, is refused."""
+
+
 class JobRequest(_Strict):
     """One generation request (units: tokens, seconds)."""
 
@@ -74,32 +79,32 @@ class JobRequest(_Strict):
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=4096)] | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
     tools: Annotated[tuple[dict[str, Any], ...], Field(max_length=256)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1 << 20)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    max_tokens: Annotated[_Int, Field(ge=1, le=1 << 20)] | None = None
+    temperature: Annotated[_Float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[_Float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[_Int, Field(ge=0, le=1 << 20)] = 0
+    min_p: Annotated[_Float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[_Float, Field(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[_Float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[_Float, Field(ge=-2, le=2)] | None = None
     logit_bias: (
-        Annotated[dict[int, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
+        Annotated[dict[int, Annotated[_Float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
     ) = None
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
+    seed: Annotated[_Int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
     stop: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)
     ] = ()
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[_Int, Field(ge=0, le=20)] | None = None
     priority: Literal["interactive", "standard", "batch"] = "standard"
-    queue_timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
-    run_timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    queue_timeout: Annotated[_Float, Field(gt=0, le=604_800)] | None = None
+    run_timeout: Annotated[_Float, Field(gt=0, le=604_800)] | None = None
     on_insufficient_memory: Literal["wait", "fail"] = "wait"
-    max_attempts: Annotated[int, Field(ge=1, le=20)] | None = None
+    max_attempts: Annotated[_Int, Field(ge=1, le=20)] | None = None
     metadata: Annotated[
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16),
     ] = {}
-    stream: bool = False
+    stream: Annotated[bool, Strict()] = False
 
     @field_validator("stop", mode="before")
     @classmethod

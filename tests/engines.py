@@ -12,7 +12,7 @@ from typing import Any
 from scheduler.footprint import ModelCard
 from scheduler.settings import load
 from workers.supervisor import Supervisor
-from workers.wire import Message
+from workers.wire import Message, WireBroken
 
 MODEL = "tiny"
 
@@ -24,6 +24,24 @@ class Talk:
         self.supervisor = supervisor
         self.said: list[Message] = []
         self._count = 0
+
+    def revive(self, source: Path) -> None:
+        """See to it that the engine lives, its model loaded."""
+        try:
+            while select.select([self.supervisor.fileno()], [], [], 0)[0]:
+                self.said += self.supervisor.receive()
+        except WireBroken:
+            self.supervisor.bury()
+            self.supervisor.start()
+            self.said.clear()
+        if not self.of("loaded", model=MODEL):
+            self.load(source)
+        self.said = [message for message in self.said if message["kind"] in {"loaded", "load_failed"}]
+
+    def drain(self) -> None:
+        """Remove every job that a test left behind."""
+        for number in range(self._count + 1):
+            self.supervisor.send({"kind": "remove", "key": f"job_{number}/1"})
 
     def until(self, there: Callable[[], object], what: str, seconds: float = 40.0) -> None:
         """Listen until something was said."""

@@ -205,6 +205,10 @@ class Engine:
 
 def _make_job(message: Message, loaded: LoadedModel) -> RunningJob:
     request = read_request(message["request"])
+    for token in request.logit_bias or ():
+        if not 0 <= token < loaded.vocabulary:  # MLX would write outside of the logits
+            reason = f"{loaded.name} has no token {token}; it has {loaded.vocabulary:,}"
+            raise ClientError("invalid_request", reason, param="logit_bias")
     prompt = prompt_tokens(loaded, request)
     return RunningJob(
         key=message["key"],

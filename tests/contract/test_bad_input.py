@@ -24,6 +24,33 @@ CHAT = "/v1/chat/completions"
 CHATTING = [{"role": "user", "content": "hi"}]
 
 
+UNCLEAN = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b"7",
+    b'"{}"',
+    b'{"model": "m",}',
+    b'{"temperature": NaN}',
+    b'{"temperature": Infinity}',
+    b'{"temperature": -Infinity}',
+    b'{"temperature": 1e999}',
+    b'{"seed": ' + b"9" * 5000 + b"}",
+    b'{"seed": 36893488147419103232}',
+    b'{"prompt": "\xff"}',
+    b'{"prompt": "\xed\xa0\x80"}',
+    b'\xef\xbb\xbf{"prompt": "a"}',
+    b'{"prompt": "\\ud800"}',
+    b'{"prompt": "a\\u0000b"}',
+    b'{"prompt": "a\x00b"}',
+    b'{"\\ud800": 1}',
+    b"[" * 100_000,
+    b'{"metadata": ' + b'{"a":' * 500 + b"1" + b"}" * 501,
+    b'{"metadata": [' + b"1," * MAX_VALUES + b"1]}",
+]
+
+
 def nothing_enqueued(connection: Redis) -> bool:
     """Neither the queues nor their count has a job."""
     queue = JobQueue(connection, 600)
@@ -47,35 +74,7 @@ def refused(
 
 
 @pytest.mark.parametrize("url", [JOBS, CHAT])
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"null",
-        b"[]",
-        b"7",
-        b'"{}"',
-        b'{"model": "m",}',
-        b'{"temperature": NaN}',
-        b'{"temperature": Infinity}',
-        b'{"temperature": -Infinity}',
-        b'{"temperature": 1e999}',
-        b'{"seed": ' + b"9" * 5000 + b"}",
-        b'{"seed": 36893488147419103232}',
-        b'{"prompt": "\xff"}',
-        b'{"prompt": "\xed\xa0\x80"}',
-        b'\xef\xbb\xbf{"prompt": "a"}',
-        b'{"prompt": "\\ud800"}',
-        b'{"prompt": "a\\u0000b"}',
-        b'{"prompt": "a\x00b"}',
-        b'{"\\ud800": 1}',
-        b"[" * 100_000,
-        b'{"metadata": ' + b'{"a":' * 500 + b"1" + b"}" * 501,
-        b'{"metadata": [' + b"1," * MAX_VALUES + b"1]}",
-    ],
-    ids=lambda body: repr(body[:40]),
-)
+@pytest.mark.parametrize("body", UNCLEAN, ids=lambda body: repr(body[:40]))
 def test_a_body_that_is_no_clean_json_object_is_refused(
     client: FlaskClient, connection: Redis, url: str, body: bytes
 ) -> None:
@@ -220,6 +219,13 @@ def test_any_bytes_are_an_object_or_a_client_error(body: bytes) -> None:
         read = {"refused": error.code}
     assert isinstance(read, dict)
     assert read.get("refused", "invalid_request") == "invalid_request"
+
+
+@pytest.mark.parametrize("body", UNCLEAN, ids=lambda body: repr(body[:40]))
+def test_what_is_unclean_is_refused_wherever_it_stands(body: bytes) -> None:
+    """Before any field is looked at: a field that takes anything must not let it through."""
+    with pytest.raises(ClientError):
+        read_object(body)
 
 
 def test_depth_and_size_have_sharp_limits() -> None:

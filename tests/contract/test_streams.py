@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from redis import Redis
+from redis.client import PubSub
 
 from api import watching
-from scheduler.events import Kind, LoggedEvent
+from api.services import Services
+from scheduler.events import STEPS_CHANNEL, Kind, LoggedEvent, parse_step
+from scheduler.job import State
+from scheduler.record import Outcome
 from tests.conftest import MODEL
 from tests.contract.streams import names, read, text
 from tests.pretend_worker import PretendWorker
@@ -177,3 +181,20 @@ def test_an_end_that_did_not_happen_is_not_believed(client: FlaskClient, worker:
     worker.complete(held, "a ")
     thread.join(10)
     assert names(seen) == ["queued", "started", "delta", "completed", "message"]
+
+
+def test_an_end_is_announced_exactly_where_it_happened(
+    client: FlaskClient, worker: PretendWorker, here: Services
+) -> None:
+    """A cancellation that came after a claim tells nobody that the job ended; one that did, does."""
+    rec = here.lifecycle.get(submit(client))
+    held = worker.claim()
+    other = here.lifecycle.get(submit(client))
+    with PubSub(worker.connection.connection_pool) as channel:
+        channel.subscribe(STEPS_CHANNEL)
+        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        assert not here.lifecycle.end_waiting(rec, Outcome(State.CANCELLED))
+        assert here.lifecycle.end_waiting(other, Outcome(State.CANCELLED))
+        ((job_id, event),) = parse_step(channel.get_message(timeout=5)["data"])
+    assert (job_id, event) == (other.id, LoggedEvent(2, Kind.CANCELLED))
+    worker.complete(held, "")

@@ -34,11 +34,20 @@ PROMPTS = ["a", "Hello there", "x" * 40, "The quick brown fox jumps over the laz
 
 
 @pytest.fixture(scope="module")
-def talk(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
-    """One engine for the module, its model loaded; each test asks for jobs of its own."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
+    """One engine for the module."""
     with engine(tmp_path_factory.mktemp("engine")) as made:
-        made.load(tiny_model)
         yield made
+
+
+@pytest.fixture
+def talk(shared: Talk, tiny_model: Path) -> Iterator[Talk]:
+    """The module's engine with its model loaded; each test asks for jobs of its own. One that a test killed
+    by mistake fails that test alone.
+    """
+    shared.revive(tiny_model)
+    yield shared
+    shared.drain()
 
 
 def undisturbed(folder: Path, prompt: str, count: int) -> list[int]:
@@ -230,9 +239,10 @@ def test_odd_requests_get_a_result(talk: Talk, fields: dict[str, Any]) -> None:
     assert result["finish_reason"] in {"stop", "length"}
 
 
-def test_an_eos_token_ends_a_job_unseen(talk: Talk) -> None:
+def test_an_eos_token_ends_a_job_unseen(talk: Talk, tmp_path: Path) -> None:
     """It is not part of the text, nor of the tokens."""
-    key = talk.run(logit_bias={"258": 100}, max_tokens=20)
+    talk.load(write_random_llama(tmp_path), "ends")
+    key = talk.run(model="ends", logit_bias={"258": 100}, max_tokens=20)
     assert talk.result(key)["finish_reason"] == "stop"
     assert talk.tokens(key) == [] and talk.sent(key) == ""
 
@@ -354,33 +364,52 @@ def test_every_kind_of_cache_is_batched_and_resumed(talk: Talk, tmp_path: Path, 
         talk.supervisor.send({"kind": "unload", "model": model_type})
 
 
-ROWS = [
-    ("one short", [(10, 100)]),
-    ("one long", [(900, 300)]),
-    ("four alike", [(200, 100)] * 4),
-    ("eight short", [(20, 60)] * 8),
-    ("a long one joins seven short ones", [(20, 120)] * 7 + [(1000, 40)]),
-    ("eight mixed", [(13 * (at + 1) ** 2, 30 + 20 * at) for at in range(8)]),
-]
+ROWS: dict[str, list[tuple[int, int]]] = {
+    "one short": [(10, 100)],
+    "one long": [(900, 150)],
+    "four alike": [(200, 70)] * 4,
+    "eight short": [(20, 30)] * 8,
+    "a long one joins seven short ones": [(20, 60)] * 7 + [(1000, 30)],
+    "eight mixed": [(13 * (at + 1) ** 2, 20 + 10 * at) for at in range(8)],
+}
 
 
-@pytest.mark.parametrize("chunk", [64, 512])
-def test_no_batch_needs_more_than_its_footprint(wide_model: Path, tmp_path: Path, chunk: int) -> None:
-    """The measured peak of real batches is within the estimate, weights counted; and near enough to it."""
-    with engine(tmp_path, prefill_chunk=chunk, cache_limit=0) as talk:
-        card = talk.load(wide_model)
-        report = []
-        for name, shapes in ROWS:
+def peaks(folder: Path, data: Path, chunk: int, shapes: dict[str, list[tuple[int, int]]]) -> list[tuple[Any, ...]]:
+    """For each batch: its name, the measured peak and the estimated one, weights counted."""
+    found: list[tuple[Any, ...]] = []
+    with engine(data, prefill_chunk=chunk, cache_limit=0) as talk:
+        card = talk.load(folder)
+        for name, batch in shapes.items():
             start = len(talk.said)
-            keys = [talk.run(prompt="x" * prompt, max_tokens=tokens) for prompt, tokens in shapes]
+            keys = [talk.run(prompt="x" * prompt, max_tokens=tokens) for prompt, tokens in batch]
             for key in keys:
                 talk.result(key)
             peak = max(m["memory"]["peak_bytes"] for m in talk.said[start:] if m["kind"] == "step")
-            rows = [Row(*shape) for shape in shapes]
-            estimate = card.weights_bytes + batch_bytes(card, rows, chunk, 4)
-            report.append((name, chunk, peak, estimate, round(estimate / peak, 2)))
-        assert not [line for line in report if line[2] > line[3]], report
-        assert not [line for line in report if line[3] > 4 * line[2]], report
+            rows = [Row(*shape) for shape in batch]
+            found.append((name, peak, card.weights_bytes + batch_bytes(card, rows, chunk, 4)))
+    return found
+
+
+def test_no_batch_needs_more_than_its_footprint(wide_model: Path, tmp_path: Path) -> None:
+    """The measured peak of real batches is within the estimate; and the estimate within twice of it."""
+    found = peaks(wide_model, tmp_path, 64, ROWS)
+    assert [line for line in found if not line[1] <= line[2] <= 2 * line[1]] == []
+
+
+def test_no_large_chunk_needs_more_than_its_footprint(wide_model: Path, tmp_path: Path) -> None:
+    """The chunk's transient is extrapolated from the probe's short ones, so the estimate is wider."""
+    found = peaks(wide_model, tmp_path, 512, {name: ROWS[name] for name in ("one long", "eight mixed")})
+    assert [line for line in found if not line[1] <= line[2] <= 8 * line[1]] == []
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_no_shallow_model_needs_more_than_its_footprint(tmp_path: Path, layers: int) -> None:
+    """Regrouping a batch copies a layer at a time: the fewer layers, the larger that is beside the whole."""
+    folder = write_random_llama(
+        tmp_path / "model", layers=layers, hidden=64, heads=8, kv_heads=8, head_dim=64, never_stops=True
+    )
+    found = peaks(folder, tmp_path, 64, {"eight short": [(20, 30)] * 8})
+    assert [line for line in found if line[1] > line[2]] == []
 
 
 def test_the_engine_sheds_when_the_next_step_does_not_fit(wide_model: Path, tmp_path: Path) -> None:
@@ -389,18 +418,18 @@ def test_the_engine_sheds_when_the_next_step_does_not_fit(wide_model: Path, tmp_
     """
     with engine(tmp_path) as roomy:
         weights = roomy.load(wide_model).weights_bytes
-        calm_key = roomy.run(prompt=PROMPTS[3], max_tokens=600)
+        calm_key = roomy.run(prompt=PROMPTS[3], max_tokens=500)
         calm = roomy.result(calm_key)
-    with engine(tmp_path, memory_budget=weights + (26 << 20), cache_limit=0) as talk:
+    with engine(tmp_path, memory_budget=weights + (20 << 20), cache_limit=0, prefill_chunk=16) as talk:
         talk.load(wide_model)
-        kept = talk.run(prompt=PROMPTS[3], max_tokens=600, priority="standard", claimed_at=1.0)
-        shed = talk.run(prompt=PROMPTS[3], max_tokens=600, priority="standard", claimed_at=2.0)
+        kept = talk.run(prompt=PROMPTS[3], max_tokens=500, priority="standard", claimed_at=1.0)
+        shed = talk.run(prompt=PROMPTS[3], max_tokens=500, priority="standard", claimed_at=2.0)
         assert talk.result(kept) == calm
         assert [message["key"] for message in talk.of("shed")] == [shed]
         tokens = talk.tokens(shed)
-        assert 0 < len(tokens) < 600 and talk.tokens(kept)[: len(tokens)] == tokens
-        assert max(m["memory"]["peak_bytes"] for m in talk.of("step")) <= weights + (26 << 20)
-        again = talk.run(prompt=PROMPTS[3], max_tokens=600, so_far=tokens)
+        assert 0 < len(tokens) < 500 and talk.tokens(kept)[: len(tokens)] == tokens
+        assert max(m["memory"]["peak_bytes"] for m in talk.of("step")) <= weights + (20 << 20)
+        again = talk.run(prompt=PROMPTS[3], max_tokens=500, so_far=tokens)
         assert talk.result(again) == calm
 
 
@@ -435,7 +464,7 @@ from workers.supervisor import Supervisor
 supervisor = Supervisor(load(data_dir=sys.argv[1]))
 supervisor.start()
 supervisor.receive()
-print(supervisor.pid, flush=True)
+print("engine", supervisor.pid, flush=True)
 time.sleep(60)
 """
 
@@ -450,7 +479,7 @@ def test_an_engine_ends_with_its_parent(tmp_path: Path) -> None:
     )
     assert parent.stdout is not None
     try:
-        pid = int(parent.stdout.readline().split()[-1])
+        pid = int(next(line for line in parent.stdout if line.startswith(b"engine ")).split()[1])
         assert not gone(pid)()
     finally:
         parent.kill()
@@ -459,7 +488,7 @@ def test_an_engine_ends_with_its_parent(tmp_path: Path) -> None:
     wait_until(gone(pid), "the engine's end", 5)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_death_is_told_with_its_signal(tiny_model: Path, tmp_path: Path, signum: signal.Signals) -> None:
     """The next engine starts from nothing and works."""
     with engine(tmp_path) as talk:

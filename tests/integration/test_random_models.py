@@ -46,7 +46,7 @@ def generate(
         for response in responses:
             tokens[response.uid].append(response.token)
             lead = mx.diff(mx.sort(response.logprobs)[-2:]).item()
-            least_lead = min(least_lead, cast(float, lead))
+            least_lead = min(least_lead, cast("float", lead))
     generator.close()
     return [tokens[uid] for uid in uids], least_lead
 
