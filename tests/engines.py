@@ -55,12 +55,18 @@ class Talk:
     def of(self, kind: str, **fields: Any) -> list[Message]:
         """The messages of a kind with these fields."""
         wanted = {"kind": kind, **fields}.items()
-        return [message for message in self.said if wanted <= {k: v for k, v in message.items() if k in dict(wanted)}.items()]
+        return [
+            message
+            for message in self.said
+            if wanted <= {k: v for k, v in message.items() if k in dict(wanted)}.items()
+        ]
 
     def load(self, source: Path, name: str = MODEL) -> ModelCard:
         """Load a model; its card."""
         self.supervisor.send({"kind": "load", "model": name, "source": str(source)})
-        self.until(lambda: self.of("loaded", model=name) or self.of("load_failed", model=name), f"{name} loaded")
+        self.until(
+            lambda: self.of("loaded", model=name) or self.of("load_failed", model=name), f"{name} loaded"
+        )
         return ModelCard.from_json(self.of("loaded", model=name)[-1]["card"])
 
     def run(
@@ -110,7 +116,11 @@ class Talk:
     def result(self, key: str) -> dict[str, Any]:
         """Wait for its result."""
         self.until(
-            lambda: any("result" in step for step in self.steps(key)[-1:]) or self.of("raised") or self.of("refused", key=key),
+            lambda: (
+                any("result" in step for step in self.steps(key)[-1:])
+                or self.of("raised")
+                or self.of("refused", key=key)
+            ),
             f"{key}'s result",
         )
         assert not self.of("raised"), self.of("raised")

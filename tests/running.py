@@ -136,7 +136,18 @@ class Site:
         self._count += 1
         name = f"worker-{self._count}-{os.getpid()}"
         log_path = self.folder / f"{name}.log"
-        command = [*prefix, sys.executable, "-m", "rq.cli", "worker", *kind, "--url", self.url, "--name", name]
+        command = [
+            *prefix,
+            sys.executable,
+            "-m",
+            "rq.cli",
+            "worker",
+            *kind,
+            "--url",
+            self.url,
+            "--name",
+            name,
+        ]
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [*command, *options, *queues],
@@ -160,7 +171,12 @@ class Site:
 
     def submit(self, prompt: str = "Hello", **fields: Any) -> str:
         """Submit a job for the first model; its id."""
-        body = {"model": next(iter(self.models)), "prompt": prompt, "temperature": 0, "max_tokens": 16} | fields
+        body = {
+            "model": next(iter(self.models)),
+            "prompt": prompt,
+            "temperature": 0,
+            "max_tokens": 16,
+        } | fields
         if "messages" in fields:
             del body["prompt"]
         return self.lifecycle.submit(read_request(body)).id
@@ -196,7 +212,9 @@ class Site:
     def until_tokens(self, job_ids: Sequence[str], count: int, seconds: float = JOB_SECONDS) -> None:
         """Wait until each job has so many tokens."""
         wait_until(
-            lambda: all(len(self.tokens(job_id)) >= count for job_id in job_ids), f"{count} tokens each", seconds
+            lambda: all(len(self.tokens(job_id)) >= count for job_id in job_ids),
+            f"{count} tokens each",
+            seconds,
         )
 
     def text(self, job_id: str, seconds: float = JOB_SECONDS) -> str:

@@ -19,5 +19,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A llama with a large cache: 16 KiB a token."""
     return write_random_llama(
-        tmp_path_factory.mktemp("wide"), layers=4, hidden=64, heads=8, kv_heads=8, head_dim=64, never_stops=True
+        tmp_path_factory.mktemp("wide"),
+        layers=4,
+        hidden=64,
+        heads=8,
+        kv_heads=8,
+        head_dim=64,
+        never_stops=True,
     )

@@ -85,7 +85,12 @@ SAMPLING = [
 def test_a_batch_writes_what_each_job_writes_alone(talk: Talk) -> None:
     """Twenty jobs, greedy and seeded, of unlike prompts and lengths, byte for byte."""
     asked = [
-        {"prompt": prompt, "max_tokens": 20 + 9 * at, "seed": at, **{k: v for k, v in fields.items() if k != "seed"}}
+        {
+            "prompt": prompt,
+            "max_tokens": 20 + 9 * at,
+            "seed": at,
+            **{k: v for k, v in fields.items() if k != "seed"},
+        }
         for at, prompt in enumerate(PROMPTS)
         for fields in SAMPLING
     ]
@@ -325,8 +330,13 @@ def bad_folders(folder: Path, good: Path) -> Iterator[tuple[str, Path]]:
             config = json.loads((copy / "config.json").read_text())
             more = {"model_type": "of-tomorrow"}
             if name == "own-code":
-                more |= {"auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"}, "model_file": "m.py"}
-                (copy / "m.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass C: pass\nclass M: pass\n")
+                more |= {
+                    "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"},
+                    "model_file": "m.py",
+                }
+                (copy / "m.py").write_text(
+                    f"open({str(folder / 'ran')!r}, 'w')\nclass C: pass\nclass M: pass\n"
+                )
             (copy / "config.json").write_text(json.dumps(config | more))
         yield name, copy
 
@@ -335,7 +345,9 @@ def test_a_model_that_cannot_be_loaded_is_told(talk: Talk, tiny_model: Path, tmp
     """With a reason; code that comes with a model is not run; the engine goes on."""
     for name, folder in bad_folders(tmp_path, tiny_model):
         talk.supervisor.send({"kind": "load", "model": name, "source": str(folder)})
-        talk.until(lambda name=name: talk.of("load_failed", model=name) or talk.of("loaded", model=name), name)  # type: ignore[misc]
+        talk.until(
+            lambda name=name: talk.of("load_failed", model=name) or talk.of("loaded", model=name), name
+        )  # type: ignore[misc]
         assert talk.of("load_failed", model=name), name
         assert talk.of("load_failed", model=name)[0]["reason"]
     assert not (tmp_path / "ran").exists()
@@ -374,7 +386,9 @@ ROWS: dict[str, list[tuple[int, int]]] = {
 }
 
 
-def peaks(folder: Path, data: Path, chunk: int, shapes: dict[str, list[tuple[int, int]]]) -> list[tuple[Any, ...]]:
+def peaks(
+    folder: Path, data: Path, chunk: int, shapes: dict[str, list[tuple[int, int]]]
+) -> list[tuple[Any, ...]]:
     """For each batch: its name, the measured peak and the estimated one, weights counted."""
     found: list[tuple[Any, ...]] = []
     with engine(data, prefill_chunk=chunk, cache_limit=0) as talk:

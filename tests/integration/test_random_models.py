@@ -36,9 +36,7 @@ def generate(
     model: nn.Module, prompts: Sequence[list[int]], max_tokens: int, eos_ids: Sequence[int] = ()
 ) -> tuple[list[list[int]], float]:
     """Greedy tokens of each prompt, generated in one batch; and the least lead of a token."""
-    generator = BatchGenerator(
-        model, max_tokens=max_tokens, stop_tokens=[[token] for token in eos_ids]
-    )
+    generator = BatchGenerator(model, max_tokens=max_tokens, stop_tokens=[[token] for token in eos_ids])
     uids = generator.insert(list(prompts))
     tokens: dict[int, list[int]] = {uid: [] for uid in uids}
     least_lead = float("inf")

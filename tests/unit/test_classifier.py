@@ -51,7 +51,10 @@ CORPUS = [
     ("std::bad_alloc", Fault.OUT_OF_MEMORY),
     ("MemoryError: ", Fault.OUT_OF_MEMORY),
     ("OSError: [Errno 12] Cannot allocate memory", Fault.OUT_OF_MEMORY),
-    ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc", Fault.OUT_OF_MEMORY),
+    (
+        "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc",
+        Fault.OUT_OF_MEMORY,
+    ),
     (
         "libc++abi: terminating due to uncaught exception of type std::runtime_error: "
         f"{METAL}Insufficient Memory (00000008:{CALLBACK}OutOfMemory)",
@@ -80,7 +83,11 @@ def test_every_text_has_its_fault(text: str, fault: Fault) -> None:
 
 def test_memory_words_elsewhere_in_a_text_decide_nothing() -> None:
     """Sizes and shapes are spoken of in many errors that are not about memory running out."""
-    for text in ("ValueError: memory limit must be positive", "KeyError: 'memory'", "AllocationWarning: slow"):
+    for text in (
+        "ValueError: memory limit must be positive",
+        "KeyError: 'memory'",
+        "AllocationWarning: slow",
+    ):
         assert classify_text(text) is Fault.BUG
 
 
@@ -97,8 +104,20 @@ GIB = 1 << 30
         (-signal.SIGKILL, "", 0, True, Fault.OUT_OF_MEMORY),
         (-signal.SIGKILL, "", 0, False, Fault.OUT_OF_MEMORY),
         (-signal.SIGABRT, "", 9 * GIB, True, Fault.BUG),
-        (-signal.SIGABRT, f"libc++abi: … {METAL}Insufficient Memory (8:{CALLBACK}OutOfMemory)", 0, False, Fault.OUT_OF_MEMORY),
-        (-signal.SIGABRT, f"libc++abi: … {METAL}Discarded (5:{CALLBACK}InnocentVictim)", 0, False, Fault.VICTIM),
+        (
+            -signal.SIGABRT,
+            f"libc++abi: … {METAL}Insufficient Memory (8:{CALLBACK}OutOfMemory)",
+            0,
+            False,
+            Fault.OUT_OF_MEMORY,
+        ),
+        (
+            -signal.SIGABRT,
+            f"libc++abi: … {METAL}Discarded (5:{CALLBACK}InnocentVictim)",
+            0,
+            False,
+            Fault.VICTIM,
+        ),
         (-signal.SIGABRT, "what():  std::bad_alloc", 0, True, Fault.OUT_OF_MEMORY),
         (-signal.SIGSEGV, "Fatal Python error: Segmentation fault", 9 * GIB, True, Fault.OUT_OF_MEMORY),
         (-signal.SIGBUS, "", 9 * GIB, True, Fault.BUG),

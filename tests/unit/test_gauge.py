@@ -48,7 +48,9 @@ def test_a_small_mac_keeps_most_of_its_ram() -> None:
         ({"device_name": "NVIDIA H100"}, {}),
     ],
 )
-def test_a_cuda_device_is_limited_by_its_free_memory(device: dict[str, object], limits: dict[str, int]) -> None:
+def test_a_cuda_device_is_limited_by_its_free_memory(
+    device: dict[str, object], limits: dict[str, int]
+) -> None:
     """By all of it where MLX does not say what is free."""
     assert cuda_limits(device) == limits
 
@@ -81,4 +83,3 @@ def test_this_host_has_a_budget() -> None:
     assert source in read_limits()
     assert 0 < budget < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert device_name().split(":")[0] in {"metal", "cuda", "cpu"}
-

@@ -36,7 +36,9 @@ CARD = ModelCard(
         (0, 0, 0, 0, Action.GO),
     ],
 )
-def test_the_guard_acts_as_its_table_says(active: int, cache: int, growth: int, jobs: int, action: Action) -> None:
+def test_the_guard_acts_as_its_table_says(
+    active: int, cache: int, growth: int, jobs: int, action: Action
+) -> None:
     """Within a budget of 100: caches go first, then jobs; a job that is alone is never shed."""
     assert check(active, cache, growth, 100, jobs) is action
 

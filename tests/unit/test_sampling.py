@@ -109,9 +109,9 @@ def test_the_lowest_temperatures_do_not_overflow() -> None:
 
 def test_greedy_takes_no_seed() -> None:
     """At temperature 0 the likeliest token, whatever the seed."""
-    assert {int(make_sampler(asked(temperature=0), seed, 0, VOCABULARY)(logprobs(1)).item()) for seed in range(5)} == {
-        int(mx.argmax(logprobs(1)).item())
-    }
+    assert {
+        int(make_sampler(asked(temperature=0), seed, 0, VOCABULARY)(logprobs(1)).item()) for seed in range(5)
+    } == {int(mx.argmax(logprobs(1)).item())}
 
 
 def test_most_jobs_have_no_processors() -> None:

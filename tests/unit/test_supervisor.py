@@ -38,7 +38,13 @@ def test_an_installed_openblas_is_preloaded() -> None:
 
 @pytest.mark.parametrize(
     ("code", "name"),
-    [(0, "exit code 0"), (3, "exit code 3"), (-signal.SIGKILL, "SIGKILL"), (-signal.SIGSEGV, "SIGSEGV"), (-99, "signal 99")],
+    [
+        (0, "exit code 0"),
+        (3, "exit code 3"),
+        (-signal.SIGKILL, "SIGKILL"),
+        (-signal.SIGSEGV, "SIGSEGV"),
+        (-99, "signal 99"),
+    ],
 )
 def test_an_end_has_a_name(code: int, name: str) -> None:
     """A signal's, or the exit code; no code raises."""

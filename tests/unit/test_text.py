@@ -17,7 +17,9 @@ from workers.text import JobText
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A token is a byte."""
-    return load_tokenizer(write_random_llama(tmp_path_factory.mktemp("model"), layers=1, hidden=8, heads=1, kv_heads=1))
+    return load_tokenizer(
+        write_random_llama(tmp_path_factory.mktemp("model"), layers=1, hidden=8, heads=1, kv_heads=1)
+    )
 
 
 class Marked:
@@ -176,7 +178,9 @@ def test_two_tool_calls_are_read_apart(tokenizer: Any) -> None:
     assert len({call["id"] for call in calls}) == 2
 
 
-@pytest.mark.parametrize("block", ["not json", "[1, 2]", '"word"', "null", '{"name": null, "arguments": null}'])
+@pytest.mark.parametrize(
+    "block", ["not json", "[1, 2]", '"word"', "null", '{"name": null, "arguments": null}']
+)
 def test_a_tool_call_that_cannot_be_read_does_not_raise(tokenizer: Any, block: str) -> None:
     """Whatever the model wrote and its parser made of it, the job still ends with a result."""
     text = JobText(Marked(tokenizer), ())

@@ -91,7 +91,9 @@ def test_messages_of_two_threads_do_not_mix() -> None:
     with pipe() as (fd, receiver):
         sender = Sender(fd)
         threads = [
-            threading.Thread(target=lambda name=name: [sender.send({"kind": name * 300_000}) for _ in range(4)])
+            threading.Thread(
+                target=lambda name=name: [sender.send({"kind": name * 300_000}) for _ in range(4)]
+            )
             for name in "ab"
         ]
         for thread in threads:
