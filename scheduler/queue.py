@@ -109,7 +109,7 @@ class JobQueue:
         pipeline = self.connection.pipeline(transaction=False)
         for name in names:
             pipeline.lrange(self.rq_queue(name).key, 0, count - 1)
-        lists = [[entry.decode() for entry in entries] for entries in pipeline.execute()]
+        lists = [[entry.decode(errors="replace") for entry in entries] for entries in pipeline.execute()]
         flat = [job_id for ids in lists for job_id in ids]
         if not flat:
             return [[] for _ in lists]
@@ -294,18 +294,24 @@ class JobQueue:
         """Drop entries of indexes and lists whose jobs do not wait any more, or are gone."""
         self._drop_strays()
         reconcile(self.connection, self.swap)
-        oldest: Any = self.connection.zrange(JOBS_KEY, 0, _STRAYS_SCAN - 1)
-        pipeline = self.connection.pipeline(transaction=False)
-        for job_id in oldest:
-            pipeline.exists(Job.key_for(job_id.decode()))
-        gone = [
-            job
-            for job, exists in zip(oldest, pipeline.execute() if oldest else [], strict=True)
-            if not exists
-        ]
+        gone = self._gone(JOBS_KEY)
         if gone:
-            self.connection.delete(*(events_key(job.decode()) for job in gone))
+            self.connection.delete(*(events_key(job) for job in gone))
             self.connection.zrem(JOBS_KEY, *gone)
+        for queue in self._queues.values():
+            canceled = queue.canceled_job_registry.key  # RQ never cleans this one
+            if gone := self._gone(canceled):
+                self.connection.zrem(canceled, *gone)
+
+    def _gone(self, index: str) -> list[str]:
+        """The first entries of a sorted set of jobs whose jobs are not there any more."""
+        entries: Any = self.connection.zrange(index, 0, _STRAYS_SCAN - 1)
+        ids = [entry.decode() for entry in entries]
+        pipeline = self.connection.pipeline(transaction=False)
+        for job_id in ids:
+            pipeline.exists(Job.key_for(job_id))
+        found = pipeline.execute() if ids else []
+        return [job_id for job_id, exists in zip(ids, found, strict=True) if not exists]
 
     def _drop_strays(self) -> None:
         """Take jobs that ended or are gone out of the lists, where they would stand in others' way."""

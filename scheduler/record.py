@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from pydantic import TypeAdapter
 from rq.exceptions import DeserializationError
 from rq.job import Job, JobStatus
 from rq.utils import str_to_date
 
 from scheduler.errors import ClientError
 from scheduler.footprint import Row
-from scheduler.job import State
+from scheduler.job import PRIORITIES, State
 from scheduler.request import JobRequest, read_request
 
 ENVELOPE_VERSION: Final = 1
@@ -83,14 +84,24 @@ class Meta:
 
     @classmethod
     def parse(cls, text: bytes | str | None) -> Meta:
-        """Read ``meta``; fields of later versions are dropped, lacking ones take their defaults."""
+        """Read ``meta``; fields of later versions are dropped, lacking ones take their defaults.
+
+        Raises:
+            ValueError: it is not an object, or a field is of another type.
+        """
         fields = json.loads(text) if text else {}
         known = {name: value for name, value in fields.items() if name in cls.__slots__}
-        return cls(**known)
+        meta = _META.validate_python(known)
+        if meta.priority not in PRIORITIES:
+            raise ValueError(f"no class {meta.priority!r}")
+        return meta
 
     def dump(self) -> bytes:
         """The JSON that RQ's serializer would write."""
         return json.dumps(asdict(self)).encode()
+
+
+_META: Final = TypeAdapter(Meta)  # whoever writes to the server may have written it
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,26 +203,24 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
     """
     if b"data" not in fields or b"meta" not in fields:
         raise ClientError("not_found", f"no job {job_id}", param="id")
-    status = fields.get(b"status", b"").decode()
     try:
         meta = Meta.parse(fields[b"meta"])
-        envelope = _kwargs(fields[b"data"])
-        state = State(meta.ended_as) if meta.ended_as else _STATES.get(status, State.QUEUED)
+        status = fields.get(b"status", b"").decode()
+        lease = fields.get(LEASE_FIELD.encode())
+        return JobRecord(
+            id=job_id,
+            state=State(meta.ended_as) if meta.ended_as else _STATES.get(status, State.QUEUED),
+            meta=meta,
+            created_at=_seconds(fields.get(b"created_at")),
+            enqueued_at=_seconds(fields.get(b"enqueued_at")),
+            envelope=_kwargs(fields[b"data"]),
+            lease=lease.decode() if lease else None,
+            cancel_requested=CANCEL_FIELD.encode() in fields,
+            outcome=outcome,
+            stored_meta=fields[b"meta"],
+        )
     except (ValueError, TypeError, AttributeError, DeserializationError):
         raise ClientError("not_found", f"{job_id} is not a generation job", param="id") from None
-    lease = fields.get(LEASE_FIELD.encode())
-    return JobRecord(
-        id=job_id,
-        state=state,
-        meta=meta,
-        created_at=_seconds(fields.get(b"created_at")),
-        enqueued_at=_seconds(fields.get(b"enqueued_at")),
-        envelope=envelope,
-        lease=lease.decode() if lease else None,
-        cancel_requested=CANCEL_FIELD.encode() in fields,
-        outcome=outcome,
-        stored_meta=fields[b"meta"],
-    )
 
 
 def _kwargs(data: bytes) -> dict[str, Any]:

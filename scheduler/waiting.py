@@ -74,21 +74,18 @@ def passes(connection: Redis, job_ids: Sequence[str]) -> dict[str, int]:
 
 def overdue(connection: Redis, now_seconds: float) -> list[str]:
     """Waiting jobs whose deadline has passed."""
-    late: Any = connection.zrangebyscore(DEADLINES_KEY, "-inf", now_seconds)
+    late: Any = connection.zrangebyscore(DEADLINES_KEY, "-inf", f"({now_seconds!r}")
     return [job_id.decode() for job_id in late]
 
 
 def reconcile(connection: Redis, swap: Swapper) -> None:
     """Drop the entries of jobs that do not wait any more or are gone, as after ``rq empty``."""
-    # Tokens go in and out by arithmetic; what was counted amiss ends when nothing waits.
-    swap(Swap((Guard(("HLEN", WAITING_KEY), 0),), (("DEL", WAITING_TOKENS_KEY),)))
     entries: Any = connection.hgetall(WAITING_KEY)
-    if not entries:
-        return
     pipeline = connection.pipeline(transaction=False)
     for job_id in entries:
         pipeline.hget(Job.key_for(job_id.decode()), "status")
-    for (job_id, tokens), status in zip(entries.items(), pipeline.execute(), strict=True):
+    statuses = pipeline.execute() if entries else []
+    for (job_id, tokens), status in zip(entries.items(), statuses, strict=True):
         if status != JobStatus.QUEUED.value.encode():
             leave = (
                 ("DECRBY", WAITING_TOKENS_KEY, int(tokens)),
@@ -97,3 +94,16 @@ def reconcile(connection: Redis, swap: Swapper) -> None:
             )
             as_read = Guard(("HGET", Job.key_for(job_id.decode()), "status"), status or "")
             swap(Swap((as_read, Guard(("HDEL", WAITING_KEY, job_id), 1)), leave))
+    _count_again(connection, swap)
+
+
+def _count_again(connection: Redis, swap: Swapper) -> None:
+    """Mend the sum of tokens: a job that RQ itself put back left without having entered."""
+    moment = connection.pipeline(transaction=True)
+    moment.hvals(WAITING_KEY)
+    moment.get(WAITING_TOKENS_KEY)
+    work, counted = moment.execute()
+    amiss = int(counted or 0) - sum(map(int, work))
+    if amiss:
+        as_read = Guard(("GET", WAITING_TOKENS_KEY), counted or "")
+        swap(Swap((as_read,), (("DECRBY", WAITING_TOKENS_KEY, amiss),)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from scheduler.lifecycle import Lifecycle
 from scheduler.record import JobRecord
 from scheduler.request import read_request
 from scheduler.settings import load
+from tests.valkey import valkey
 from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).parents[1]
@@ -261,6 +263,14 @@ class Site:
             stop.set()
             thread.join()
             pubsub.close()
+
+
+@contextmanager
+def a_site(models: dict[str, Path], **settings: Any) -> Iterator[Site]:
+    """A place of its own: a server and a folder, whose name is short, as a socket's address must be."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as name, valkey(Path(name)) as (url, _):
+        with Redis.from_url(url) as connection:
+            yield Site(url, connection, Path(name), models, settings)
 
 
 def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -42,7 +42,7 @@ def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> i
                 if not once:
                     _invite(settings, url, terminal)
                     staying = True
-                    processes.stay()
+                    _stay(settings, processes, terminal)
         except Interrupted as interrupted:
             terminal.err.print("stopped")
             return 0 if staying else interrupted.exit_status
@@ -75,6 +75,17 @@ def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
         worker = _with_engines(client)[0]
         terminal.done("worker", f"{worker['name']}, may use {gib(worker['budget_bytes'])}")
     return url
+
+
+def _stay(settings: Settings, processes: Processes, terminal: Terminal) -> None:
+    try:
+        processes.stay()
+    except Interrupted:
+        grace = f"{settings.shutdown_grace:g} s"
+        terminal.err.print(
+            f"\nstopping: running jobs get up to {grace} to finish; Ctrl-C again to stop at once"
+        )
+        raise
 
 
 def _with_engines(client: Client) -> list[dict[str, Any]]:

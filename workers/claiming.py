@@ -139,7 +139,8 @@ class Claiming:
 
     def _claimable(self, rec: JobRecord) -> bool:
         """Whether this worker may take the job; one that nobody wants or can serve is ended here."""
-        if rec.envelope.get("version") != ENVELOPE_VERSION or rec.outcome is not None:
+        ours = rec.envelope.get("version") == ENVELOPE_VERSION and isinstance(rec.envelope.get("request"), dict)
+        if not ours or rec.outcome is not None:
             return False
         if rec.cancel_requested:
             self.lifecycle.end_waiting(rec, Outcome(State.CANCELLED))

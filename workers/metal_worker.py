@@ -59,7 +59,7 @@ class MetalWorker(BaseWorker):
         self._runner: Runner | None = None
         self._held: Held | None = None
         self._unwanted: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._next_heartbeat = self._next_beat = 0.0
+        self._next_heartbeat = self._next_beat = self._next_look = 0.0
         self._suspended = self._cold = False
 
     # RQ's life of a worker
@@ -193,8 +193,7 @@ class MetalWorker(BaseWorker):
 
     def check_for_suspension(self, burst: bool) -> None:
         """A suspended worker claims nothing and goes on with what runs; in burst mode it leaves."""
-        if burst or time.monotonic() >= self._next_heartbeat:
-            self._suspended = is_suspended(self.connection, self)
+        self._look_whether_suspended(at_once=burst)
         if burst and self._suspended and not (self._runner and self._runner.running):
             raise StopRequested
 
@@ -239,14 +238,21 @@ class MetalWorker(BaseWorker):
         }
         if not held:
             self._become(WorkerStatus.IDLE)
+        self._look_whether_suspended()
         moment = time.monotonic()
         if moment < self._next_heartbeat:
             return
         self._next_heartbeat = moment + min(_HEARTBEAT_SECONDS, self.job_monitoring_interval / 2)
-        self._suspended = is_suspended(self.connection, self)
         for key, job in held.items():
             self.maintain_heartbeats(self._rq_job(job)[0], self.executions[key])
         self._count_ended(runner)
+
+    def _look_whether_suspended(self, *, at_once: bool = False) -> None:
+        """Once a second, as RQ's own workers do."""
+        moment = time.monotonic()
+        if at_once or moment >= self._next_look:
+            self._next_look = moment + TICK_SECONDS
+            self._suspended = is_suspended(self.connection, self)
 
     def _count_ended(self, runner: Runner) -> None:
         """Add the jobs that ended since the last time to RQ's counters of this worker."""
@@ -270,7 +276,7 @@ class MetalWorker(BaseWorker):
 
     def _on_wake(self, message: dict[str, Any]) -> None:
         if message["channel"] != WAKE_CHANNEL.encode():
-            self._unwanted.put(message["data"].decode())
+            self._unwanted.put(message["data"].decode(errors="replace"))
         self._poke()
 
     def _poke(self) -> None:

@@ -1,12 +1,15 @@
-"""What the tests with a real engine share: tiny models, written once."""
+"""What the tests with a real engine share: tiny models, written once, and a place for workers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.random_models import write_random_llama
+from tests.key_leaks import leaks
+from tests.running import Site, a_site
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,11 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         head_dim=64,
         never_stops=True,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tiny_model: Path) -> Iterator[Site]:
+    """A server and a folder of the module's own; once all its workers are gone, nothing leaked."""
+    with a_site({"tiny": tiny_model}) as made:
+        yield made
+        assert leaks(made.connection) == []

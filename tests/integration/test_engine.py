@@ -391,7 +391,7 @@ def peaks(
 ) -> list[tuple[Any, ...]]:
     """For each batch: its name, the measured peak and the estimated one, weights counted."""
     found: list[tuple[Any, ...]] = []
-    with engine(data, prefill_chunk=chunk, cache_limit=0) as talk:
+    with engine(data, prefill_chunk=chunk, cache_limit=0, blas_preload="auto") as talk:
         card = talk.load(folder)
         for name, batch in shapes.items():
             start = len(talk.said)
@@ -432,19 +432,33 @@ def test_the_engine_sheds_when_the_next_step_does_not_fit(wide_model: Path, tmp_
     """
     with engine(tmp_path) as roomy:
         weights = roomy.load(wide_model).weights_bytes
-        calm_key = roomy.run(prompt=PROMPTS[3], max_tokens=500)
+        calm_key = roomy.run(prompt=PROMPTS[3], max_tokens=300)
         calm = roomy.result(calm_key)
-    with engine(tmp_path, memory_budget=weights + (20 << 20), cache_limit=0, prefill_chunk=16) as talk:
+    with engine(tmp_path, memory_budget=weights + (22 << 20), cache_limit=0, prefill_chunk=16) as talk:
         talk.load(wide_model)
-        kept = talk.run(prompt=PROMPTS[3], max_tokens=500, priority="standard", claimed_at=1.0)
-        shed = talk.run(prompt=PROMPTS[3], max_tokens=500, priority="standard", claimed_at=2.0)
+        kept = talk.run(prompt=PROMPTS[3], max_tokens=300, priority="standard", claimed_at=1.0)
+        shed = talk.run(prompt=PROMPTS[3], max_tokens=300, priority="standard", claimed_at=2.0)
         assert talk.result(kept) == calm
         assert [message["key"] for message in talk.of("shed")] == [shed]
         tokens = talk.tokens(shed)
-        assert 0 < len(tokens) < 500 and talk.tokens(kept)[: len(tokens)] == tokens
-        assert max(m["memory"]["peak_bytes"] for m in talk.of("step")) <= weights + (20 << 20)
-        again = talk.run(prompt=PROMPTS[3], max_tokens=500, so_far=tokens)
+        assert 0 < len(tokens) < 300 and talk.tokens(kept)[: len(tokens)] == tokens
+        assert max(m["memory"]["peak_bytes"] for m in talk.of("step")) <= weights + (22 << 20)
+        again = talk.run(prompt=PROMPTS[3], max_tokens=300, so_far=tokens)
         assert talk.result(again) == calm
+
+
+@pytest.mark.parametrize("chunk", [64, 512])
+def test_the_guard_sheds_nothing_that_was_reserved(wide_model: Path, tmp_path: Path, chunk: int) -> None:
+    """A batch whose footprint is just the budget runs to its end: reservations are kept."""
+    rows = [Row(600, 20)] * 3
+    with engine(tmp_path, prefill_chunk=chunk, blas_preload="auto") as roomy:
+        card = roomy.load(wide_model)
+    budget = card.weights_bytes + batch_bytes(card, rows, chunk, 4)
+    with engine(tmp_path, prefill_chunk=chunk, memory_budget=budget, cache_limit=0, blas_preload="auto") as talk:
+        talk.load(wide_model)
+        keys = [talk.run(prompt="x" * 600, max_tokens=20) for _ in rows]
+        talk.until(lambda: talk.of("shed") or all("result" in (talk.steps(key) or [{}])[-1] for key in keys), "results")
+        assert talk.of("shed") == []
 
 
 def test_a_job_alone_goes_on_over_the_budget(wide_model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scheduler.footprint import CacheGroup, ModelCard, Row
 
 rows = st.builds(Row, st.integers(1, 5000), st.integers(1, 5000))
-small_rows = st.builds(Row, st.integers(1, 60), st.integers(1, 60))
+mixed_rows = st.builds(Row, st.integers(1, 60), st.integers(1, 60) | st.integers(500, 1500))
 
 _groups = st.one_of(
     st.builds(CacheGroup, st.just("full"), st.just(2), bytes_per_token=st.integers(1, 5000)),

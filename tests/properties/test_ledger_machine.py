@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import ModelCard, Row, batch_bytes
 from scheduler.ledger import FLOOR, Holder, Ledger
-from tests.properties.strategies import small_rows
+from tests.properties.strategies import mixed_rows
 from tests.unit.test_footprint import PLAIN, SLIDING
 
 BUDGET = 1_850_000
@@ -70,7 +70,7 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             self.ledger.drop_model(model)
 
-    @rule(target=held, model=models, row=small_rows)
+    @rule(target=held, model=models, row=mixed_rows)
     def reserve(self, model: str, row: Row) -> Holder:
         """A job asks: it holds memory exactly where there is room."""
         self.made += 1
@@ -83,7 +83,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.reserve(holder, model, row)
         return holder
 
-    @rule(holder=held, row=small_rows)
+    @rule(holder=held, row=mixed_rows)
     def resize(self, holder: Holder, row: Row) -> None:
         """A prompt was counted."""
         if holder not in self.model:
@@ -124,13 +124,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @precondition(lambda self: not self.model)
-    @rule(model=models, row=small_rows)
+    @rule(model=models, row=mixed_rows)
     def ask_when_idle(self, model: str, row: Row) -> None:
         """Nothing held: what fits by the numbers fits, whatever was read before (rule 5)."""
         if model in self.ledger.cards:
             assert self.ledger.fits(model, row, self.now) == (self.peak(model, row) <= self.room())
 
-    @rule(model=models, row=small_rows)
+    @rule(model=models, row=mixed_rows)
     def what_fits_can_be_held(self, model: str, row: Row) -> None:
         """``fits`` never promises what ``reserve`` refuses."""
         if model in self.ledger.cards and self.ledger.fits(model, row, self.now):
@@ -169,7 +169,7 @@ TestLedger.settings = settings(max_examples=60, stateful_step_count=30, deadline
 class FreesAnyAttempt(Ledger):
     """A planted bug: a release by the job's name alone."""
 
-    def release(self, holder: Holder) -> None:  # noqa: D102
+    def release(self, holder: Holder) -> None:
         for other in [each for each in self.holders if each.job_id == holder.job_id]:
             super().release(other)
 
@@ -177,14 +177,14 @@ class FreesAnyAttempt(Ledger):
 class ForgetsCache(Ledger):
     """A planted bug: the engine's count is taken as it is."""
 
-    def note_cache(self, cache_bytes: int) -> None:  # noqa: D102
+    def note_cache(self, cache_bytes: int) -> None:
         self.cache_bytes = cache_bytes
 
 
 class Latches(Ledger):
     """A planted bug: a lowered budget binds an idle worker too."""
 
-    def fits(self, model: str, row: Row, now_seconds: float) -> bool:  # noqa: D102
+    def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         used = self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row)
         return used <= self.budget_bytes * self.working_share(now_seconds)
 
@@ -192,7 +192,7 @@ class Latches(Ledger):
 class CountsRowsApart(Ledger):
     """A planted bug: a row's cost is its own, as if there were no rectangle."""
 
-    def marginal_bytes(self, model: str, row: Row) -> int:  # noqa: D102
+    def marginal_bytes(self, model: str, row: Row) -> int:
         return batch_bytes(self.cards[model], [row], self.chunk_tokens, 1)
 
 

@@ -18,6 +18,7 @@ from rq.registry import (
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
+from scheduler import fleet
 from scheduler.errors import ClientError
 from scheduler.holding import Progress
 from scheduler.job import State
@@ -55,7 +56,7 @@ def lapse(lifecycle: Lifecycle) -> None:
     for kind in REGISTRIES[1:]:
         kind("standard", connection=connection, serializer=JSONSerializer).cleanup(time.time() + 1e6)
     lifecycle.queue.reconcile()
-    lifecycle.workers()
+    fleet.live_workers(connection)
 
 
 @pytest.mark.parametrize("state", ENDS)

@@ -41,7 +41,7 @@ def test_a_silent_workers_jobs_wait_again(
     worker.say(held, "so far")
     other.claim(kept.id)
     silence(worker)
-    assert recover(queue, PRIORITIES, "two", {f"{kept.id} two/1"}) == [lost.id]
+    assert recover(queue, PRIORITIES, "a third", set()) == [lost.id]
     assert queue.rq_queue("standard").job_ids == [lost.id, behind.id]
     assert started(connection).get_job_ids(cleanup=False) == [kept.id]
     rec = queue.fetch(lost.id)
@@ -166,3 +166,5 @@ def test_a_worker_that_rq_gave_up_holds_nothing(
     assert snapshot(connection) == before
     other.complete(other.claim(held.rec.id), "a")
     assert queue.rq_queue("standard").job_ids == []
+    queue.reconcile()
+    assert nothing_waits(queue)

@@ -131,3 +131,17 @@ def test_a_whole_batch_goes_in_one_step(scratch: Redis) -> None:
     swaps = [Swap((Guard(("EXISTS", "x"), 0),) * 4, (("INCR", f"k{n}"),) * 8) for n in range(512)]
     assert Swapper(scratch)(*swaps) == [1] * 512
     assert scratch.get("k511") == b"8"
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_full_server_takes_nothing_away(scratch: Redis, *, taken: bool) -> None:
+    """A guard that takes a job out of its list is followed by the rest, or was not done."""
+    scratch.rpush("list", *(["x"] if taken else ["y"]))
+    swapper = Swapper(scratch)
+    swapper(Swap())
+    scratch.config_set("maxmemory", 1)
+    swap = Swap((Guard(("LREM", "list", 1, "x"), 1),), (("HSET", "job", "status", "started"),))
+    assert swapper(swap) == [1 if taken else -1]
+    scratch.config_set("maxmemory", 0)
+    assert scratch.exists("job") == taken
+    assert scratch.lrange("list", 0, -1) == ([] if taken else [b"y"])

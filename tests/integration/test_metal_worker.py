@@ -1,0 +1,388 @@
+"""`rq worker -w workers.MetalWorker` as clients and operators see it: one worker for the module."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rq import Queue
+from rq.command import send_stop_job_command
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from scheduler.events import Kind
+from scheduler.job import PRIORITIES, State
+from tests.running import ROOT, RunningWorker, Site
+from tests.waiting import wait_until
+
+LONG = 3900
+
+
+@pytest.fixture(scope="module")
+def worker(site: Site) -> Iterator[RunningWorker]:
+    """The module's worker."""
+    with site.worker() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quiet(site: Site, worker: RunningWorker) -> Iterator[None]:
+    """Every test ends with nothing waiting or running, and the same worker and engine alive."""
+    engine = worker.engine_pid
+    assert engine and worker.process.poll() is None, "an earlier test ended the worker"
+    yield
+    for page in (site.lifecycle.page(limit=200, status=status) for status in ("queued", "in_progress")):
+        for rec in page.records:
+            site.lifecycle.cancel(rec.id)
+            site.ended(rec.id)
+    assert worker.process.poll() is None, worker.log[-4000:]
+    assert worker.engine_pid == engine, worker.log[-4000:]
+    idle = worker.report
+    wait_until(lambda: (worker.report or idle).running == (), "an idle worker")  # type: ignore[union-attr]
+    assert worker.report is not None and worker.report.reserved_bytes == 0
+
+
+def rq(site: Site, *words: str) -> str:
+    """Run RQ's own command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rq.cli", *words, "--url", site.url],
+        cwd=ROOT,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout
+
+
+def rq_job(site: Site, job_id: str) -> Job:
+    return Job.fetch(job_id, connection=site.connection, serializer=JSONSerializer)
+
+
+def test_a_job_completes(site: Site) -> None:
+    """Its result, its log, its numbers, and RQ's own view of it."""
+    job_id = site.submit(max_tokens=10)
+    text = site.text(job_id)
+    rec = site.get(job_id)
+    assert (rec.state, len(text)) == (State.INCOMPLETE, 10)
+    view = rec.view()
+    assert view["result"]["usage"] == {"prompt_tokens": 5, "completion_tokens": 10, "total_tokens": 15}
+    assert view["created_at"] <= view["started_at"] <= view["completed_at"]
+    assert 0 < view["memory"]["peak_bytes"] <= view["memory"]["estimated_bytes"] <= view["memory"]["budget_bytes"]
+    assert [event.kind for event in site.events(job_id)][:2] == [Kind.QUEUED, Kind.STARTED]
+    job = rq_job(site, job_id)
+    assert job.get_status() is JobStatus.FINISHED
+    assert job.is_finished and job.return_value()["state"] == "incomplete"
+
+
+def test_rq_info_tells_the_truth_while_several_run(site: Site, worker: RunningWorker) -> None:
+    """Four executing in two queues, the worker busy; then none, and it is idle."""
+    jobs = [site.submit(max_tokens=LONG, priority=each) for each in ("standard", "batch") for _ in range(2)]
+    site.until_tokens(jobs, 1)
+    text = rq(site, "info", "--raw")
+    assert re.search(r"queue standard 0, 2 executing", text), text
+    assert re.search(r"queue batch 0, 2 executing", text), text
+    assert re.search(rf"worker {worker.name} .* busy ", text), text
+    for job_id in jobs:
+        assert rq_job(site, job_id).get_status() is JobStatus.STARTED
+        assert rq_job(site, job_id).worker_name == worker.name
+        site.lifecycle.cancel(job_id)
+    wait_until(lambda: " idle " in rq(site, "info", "--raw"), "an idle worker")
+    assert "0 executing" in rq(site, "info", "--raw")
+
+
+def test_rq_stops_a_running_job(site: Site) -> None:
+    """`send_stop_job_command`: cancelled here, stopped in RQ; its company writes what it writes alone."""
+    alone = site.text(site.submit("keep me", max_tokens=300))
+    stopped, kept = site.submit(max_tokens=LONG), site.submit("keep me", max_tokens=300)
+    site.until_tokens([stopped, kept], 5)
+    send_stop_job_command(site.connection, stopped, serializer=JSONSerializer)
+    assert site.ended(stopped).state is State.CANCELLED
+    site.prove_log(stopped)
+    assert rq_job(site, stopped).get_status() is JobStatus.STOPPED
+    assert site.text(kept) == alone
+
+
+def test_a_client_cancels_a_running_job(site: Site, worker: RunningWorker) -> None:
+    """Soon; its memory is free; its company goes on; a second cancel changes nothing."""
+    alone = site.text(site.submit("keep me", max_tokens=300))
+    gone, kept = site.submit("x" * 2000, max_tokens=2000), site.submit("keep me", max_tokens=300)
+    site.until_tokens([gone, kept], 5)
+    wait_until(lambda: len(_report(worker).running) == 2, "a report of both")
+    reserved = _report(worker).reserved_bytes
+    site.lifecycle.cancel(gone)
+    assert site.ended(gone, 5).state is State.CANCELLED
+    assert site.lifecycle.cancel(gone).state is State.CANCELLED
+    wait_until(lambda: _report(worker).reserved_bytes < reserved / 2, "its memory free")
+    assert site.text(kept) == alone
+    site.prove_log(gone)
+    assert rq_job(site, gone).get_status() is JobStatus.STOPPED
+
+
+def _report(worker: RunningWorker) -> Any:
+    report = worker.report
+    assert report is not None
+    return report
+
+
+def test_a_waiting_job_is_cancelled_at_once(site: Site) -> None:
+    """Nobody claims it any more."""
+    with suspended(site):
+        waits = site.submit(max_tokens=2)
+        site.lifecycle.cancel(waits)
+        assert site.get(waits).state is State.CANCELLED
+    assert [event.kind for event in site.events(waits)] == [Kind.QUEUED, Kind.CANCELLED]
+
+
+def test_twenty_jobs_at_once_complete_within_the_budget(site: Site, worker: RunningWorker) -> None:
+    """Each writes what it writes alone; at no moment was more held than the budget."""
+    asked = [
+        {"prompt": "Tell me " * (1 + at % 7), "max_tokens": 20 + 5 * at, "seed": at, "temperature": at % 2}
+        for at in range(20)
+    ]
+    alone = [site.text(site.submit(**fields)) for fields in asked]
+    jobs = [site.submit(**fields, priority=PRIORITIES[at % 3]) for at, fields in enumerate(asked)]
+    most = 0
+
+    def over() -> bool:
+        nonlocal most
+        report = _report(worker)
+        most = max(most, len(report.running))
+        held = report.weights_bytes + report.reserved_bytes + report.cache_bytes
+        assert held <= report.budget_bytes
+        assert held + report.headroom_bytes == report.budget_bytes
+        return all(site.get(job_id).outcome is not None for job_id in jobs)
+
+    wait_until(over, "twenty results", 60)
+    assert [site.text(job_id) for job_id in jobs] == alone
+    assert most > 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": "x" * 4096}, "prompt"),
+        ({"messages": [{"role": "user", "content": "x" * 4096}]}, "messages"),
+        ({"logit_bias": {"99999": 1.0}}, "logit_bias"),
+    ],
+    ids=["prompt", "messages", "logit_bias"],
+)
+def test_what_the_model_cannot_take_is_a_bad_request(site: Site, fields: dict[str, Any], param: str) -> None:
+    """400 `invalid_request` as the job's outcome, naming the field; no retry; RQ says failed."""
+    rec = site.ended(site.submit(**fields))
+    assert rec.outcome is not None and rec.outcome.error is not None
+    error = rec.outcome.error
+    assert (rec.state, error["status"], error["code"]) == (State.FAILED, 400, "invalid_request")
+    assert (error["param"], error["retryable"]) == (param, False)
+    assert rq_job(site, rec.id).get_status() is JobStatus.FAILED
+    site.prove_log(rec.id)
+
+
+def test_stop_words_and_log_probabilities_reach_the_client(site: Site) -> None:
+    """As in the engine: the text before the word, and an entry for every token in the log."""
+    text = site.text(site.submit(max_tokens=40))
+    stop = text[15:18]
+    job_id = site.submit(max_tokens=40, stop=stop, logprobs=2)
+    assert site.text(job_id) == text[: text.index(stop)]
+    assert site.get(job_id).state is State.COMPLETED
+    entries = [entry for event in site.events(job_id) for entry in event.data.get("logprobs", ())]
+    assert len(entries) == len(site.tokens(job_id))
+    assert all(len(entry["top_logprobs"]) == 2 for entry in entries)
+
+
+def test_a_seed_repeats_and_none_differs(site: Site) -> None:
+    """The same seed writes the same text; without one, every job has its own."""
+    seeded = [site.text(site.submit(temperature=1, seed=5, max_tokens=40)) for _ in range(2)]
+    free = [site.text(site.submit(temperature=1, max_tokens=40)) for _ in range(2)]
+    assert len({*seeded, *free}) == 3
+
+
+def test_a_suspended_worker_goes_on_with_what_runs(site: Site) -> None:
+    """`rq suspend`: nothing new is claimed, the running job ends well; `rq resume`: all goes on."""
+    running = site.submit(max_tokens=1500)
+    site.until_tokens([running], 5)
+    with suspended(site):
+        waits = site.submit(max_tokens=3)
+        count = len(site.tokens(running))
+        wait_until(
+            lambda: len(site.tokens(running)) > count or site.get(running).outcome is not None, "more tokens"
+        )
+        site.text(running)
+        assert site.get(waits).state is State.QUEUED
+    assert site.text(waits)
+
+
+@contextmanager
+def suspended(site: Site) -> Iterator[None]:
+    """`rq suspend`, seen by the worker; then `rq resume`."""
+    rq(site, "suspend")
+    try:
+        wait_until(lambda: not _claims(site), "a worker that claims nothing", 5)
+        yield
+    finally:
+        rq(site, "resume")
+
+
+def _claims(site: Site) -> bool:
+    """Whether a job that is submitted now is claimed within a second."""
+    probe = site.submit(max_tokens=1)
+    try:
+        wait_until(lambda: site.get(probe).state is not State.QUEUED, "claimed", 1)
+    except AssertionError:
+        site.lifecycle.cancel(probe)
+        return False
+    return True
+
+
+def test_a_run_timeout_ends_a_job(site: Site) -> None:
+    """504 `engine_timeout`; the engine goes on with others."""
+    kept = site.submit(max_tokens=1500)
+    rec = site.ended(site.submit(max_tokens=LONG, run_timeout=0.3))
+    assert rec.outcome is not None and rec.outcome.error is not None
+    assert (rec.state, rec.outcome.error["status"]) == (State.FAILED, 504)
+    assert len(site.text(kept)) == 1500
+
+
+def test_a_queue_timeout_ends_a_waiting_job(site: Site) -> None:
+    """503 `queue_timeout`, though no client looks."""
+    with suspended(site):
+        waits = site.submit(max_tokens=3, queue_timeout=0.2)
+        wait_until(lambda: site.connection.hget(Job.key_for(waits), "status") == b"failed", "its end", 10)
+        outcome = site.get(waits).outcome
+    assert outcome is not None and outcome.error is not None and outcome.error["code"] == "queue_timeout"
+
+
+class Trap:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (os.fspath(self.mark),))
+
+
+BADS = ("job_" + "0" * 25 + digit for digit in "0123456789abcdefghjkmnpqrs")
+
+
+def poison(site: Site, queue: str, **fields: Any) -> str:
+    """Write a hash that nobody validated, at the head of a queue."""
+    job_id = next(BADS)
+    base: dict[str, Any] = {"status": "queued", "created_at": "2026-01-01T00:00:00.000000Z", "origin": queue}
+    site.connection.hset(Job.key_for(job_id), mapping=base | fields)
+    site.connection.lpush(f"rq:queue:{queue}", job_id)
+    return job_id
+
+
+def good_fields(site: Site) -> dict[str, Any]:
+    """A real job's data and meta."""
+    job_id = site.submit(max_tokens=1)
+    site.ended(job_id)
+    data, meta = site.connection.hmget(Job.key_for(job_id), "data", "meta")  # type: ignore[misc]
+    return {"data": data, "meta": meta}
+
+
+def test_what_is_pickled_is_never_unpickled(site: Site, tmp_path: Path) -> None:
+    """In a job's data, its meta, its result, the list, the channels: no mark is left and the worker goes on."""
+    mark = tmp_path / "unpickled"
+    trap = pickle.dumps(("os.getcwd", None, (Trap(mark),), {}))
+    good = good_fields(site)
+    bad = [
+        poison(site, "standard", data=trap, meta=trap),
+        poison(site, "standard", data=trap, meta=good["meta"]),
+        poison(site, "standard", data=good["data"], meta=trap),
+    ]
+    site.connection.lpush("rq:queue:standard", trap)
+    site.connection.publish("tidegate:wake", trap)
+    site.connection.publish(f"tidegate:inbox:{next(iter(site.lifecycle.workers())).name}", trap)
+    try:
+        assert site.text(site.submit(max_tokens=3), 20)
+    finally:
+        for job_id in bad:
+            remove(site, job_id)
+        site.connection.lrem("rq:queue:standard", 0, trap)  # type: ignore[arg-type]
+    assert not mark.exists()
+
+
+ENVELOPE = {"version": 1, "request": {"model": "tiny", "prompt": "p", "max_tokens": 1}}
+META = {"model": "tiny", "max_tokens": 1}
+
+RUBBISH: list[tuple[Any, Any, dict[str, Any]]] = [
+    (ENVELOPE, [], {}),
+    (ENVELOPE, {}, {}),
+    (ENVELOPE, None, {}),
+    (ENVELOPE, {"model": 3, "max_tokens": "x", "prompt_tokens": None}, {}),
+    (ENVELOPE, {"model": "tiny", "max_tokens": -5, "attempt": "a", "seed": {}}, {}),
+    (ENVELOPE, {"model": "tiny", "max_tokens": float("inf")}, {}),
+    (ENVELOPE, {"model": ["tiny"]}, {}),
+    (ENVELOPE, META | {"priority": "nobody's"}, {}),
+    (ENVELOPE, META | {"version": 99}, {}),
+    (ENVELOPE, META | {"ended_as": "nothing"}, {}),
+    (ENVELOPE, META, {"created_at": "yesterday"}),
+    (ENVELOPE, META, {"status": b"\xff"}),
+    (ENVELOPE, META, {"lease": b"\xff"}),
+    ({"version": 1}, META, {}),
+    ({"version": 1, "request": []}, META, {}),
+    ({"version": 1, "request": {"prompt": 3}}, META, {}),
+    ({"version": [1]}, META, {}),
+]
+
+
+@pytest.mark.parametrize(("envelope", "meta", "fields"), RUBBISH, ids=range(len(RUBBISH)))
+def test_a_job_whose_fields_are_rubbish_stops_nobody(
+    site: Site, envelope: Any, meta: Any, fields: dict[str, Any]
+) -> None:
+    """It is left alone or ended; the jobs behind it run."""
+    data = json.dumps(["workers.run.generate", None, [], envelope])
+    bad = poison(site, "standard", data=data, meta=json.dumps(meta), **fields)
+    try:
+        assert site.text(site.submit(max_tokens=3), 20)
+    finally:
+        remove(site, bad)
+
+
+def remove(site: Site, job_id: str) -> None:
+    """Take away what nobody owns."""
+    site.lifecycle.connection.lrem("rq:queue:standard", 0, job_id)
+    keys = [Job.key_for(job_id), f"rq:executions:{job_id}", f"rq:results:{job_id}", f"tidegate:events:{job_id}"]
+    site.connection.delete(*keys)
+    for key in site.connection.scan_iter("rq:*standard"):
+        if site.connection.type(key) == b"zset":
+            site.connection.zrem(key, job_id)
+
+
+def test_many_strangers_at_the_head_do_not_starve_the_rest(site: Site) -> None:
+    """Jobs of other programs, and ids whose jobs are gone, more than a claim looks at: ours still run."""
+    queue = Queue("standard", connection=site.connection, serializer=JSONSerializer)
+    strangers = [queue.enqueue("os.getcwd", result_ttl=60) for _ in range(20)]
+    ghosts = [f"ghost-{at}" for at in range(20)]
+    site.connection.lpush("rq:queue:standard", *ghosts)
+    try:
+        assert site.text(site.submit(max_tokens=3), 15)
+        assert all(job.get_status() is not JobStatus.FINISHED for job in strangers)
+    finally:
+        for job in strangers:
+            site.connection.lrem("rq:queue:standard", 0, job.id)
+            job.delete()
+        for ghost in ghosts:
+            site.connection.lrem("rq:queue:standard", 0, ghost)
+
+
+def test_an_idle_worker_picks_a_job_up_soon(site: Site) -> None:
+    """Within 100 ms from the client's call to the claim, for the middle one of nine."""
+    waits = []
+    for _ in range(9):
+        rec = site.get(site.submit(max_tokens=1))
+        site.ended(rec.id)
+        waits.append((site.get(rec.id).meta.started_at or 0) - rec.created_at)
+    assert sorted(waits)[4] < 0.1, waits

@@ -1,0 +1,112 @@
+"""Rules that do not hold yet: each test fails today, and says so when it does not any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+from rq.registry import StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from scheduler.footprint import alone_bytes
+from scheduler.holding import recover
+from scheduler.job import PRIORITIES, State
+from scheduler.ledger import Ledger
+from scheduler.lifecycle import Lifecycle
+from scheduler.queue import JobQueue
+from scheduler.request import read_request
+from scheduler.settings import load
+from tests.conftest import MODEL
+from tests.pretend_worker import CARD, PretendWorker
+from tests.store.conftest import Clock, Submit
+from tests.store.test_other_hands import claiming, plain_dequeue
+from workers.claiming import Claiming
+from workers.residency import Residency
+
+
+def mend(queue: JobQueue, worker: PretendWorker) -> None:
+    """Everything that a live worker does about jobs that others left lying, for a long time."""
+    for _ in range(2):
+        recover(queue, PRIORITIES, worker.name, set())
+        queue.reconcile()
+
+
+@pytest.mark.xfail(strict=True, reason="nobody looks into RQ's intermediate list")
+def test_a_job_goes_on_whose_plain_worker_died_before_it_started_it(
+    connection: Redis, queue: JobQueue, submit: Submit, worker: PretendWorker
+) -> None:
+    """Between RQ's two lists: queued by its status, in no queue (rule 3)."""
+    rec = submit()
+    Queue.dequeue_any(
+        [Queue("standard", connection=connection, serializer=JSONSerializer)],
+        None,
+        connection=connection,
+        serializer=JSONSerializer,
+    )
+    try:
+        seen = Queue("standard", connection=connection).intermediate_queue.get_first_seen_key(rec.id)
+        connection.set(seen, 1)  # long ago
+        mend(queue, worker)
+        assert worker.try_claim(rec.id) is not None
+    finally:
+        connection.delete("rq:queue:standard:intermediate", seen)
+
+
+@pytest.mark.xfail(strict=True, reason="recover skips jobs without a lease")
+def test_a_job_goes_on_whose_plain_worker_died_before_it_gave_it_back(
+    connection: Redis, queue: JobQueue, submit: Submit, worker: PretendWorker
+) -> None:
+    """Started by RQ's word, held by nobody, its execution long lapsed (rules 2 and 3)."""
+    rec = submit()
+    plain_dequeue(connection)
+    registry = StartedJobRegistry("standard", connection, serializer=JSONSerializer)
+    connection.zadd(registry.key, {f"{rec.id}:gone": 1})
+    queue.reconcile()
+    mend(queue, worker)
+    assert queue.fetch(rec.id).state is State.QUEUED
+    assert worker.try_claim(rec.id) is not None
+
+
+@pytest.mark.xfail(strict=True, reason="a claim looks at 16 entries, claimable or not")
+def test_jobs_that_nobody_here_may_claim_do_not_block_the_queue(
+    connection: Redis, lifecycle: Lifecycle, submit: Submit, worker: PretendWorker
+) -> None:
+    """As many of a later version as a claim looks at stand before one of ours."""
+    for _ in range(lifecycle.settings.claim_lookahead):
+        job = Job.fetch(submit().id, connection=connection, serializer=JSONSerializer)
+        job.kwargs = {**job.kwargs, "version": 2}
+        job.save()
+    submit()
+    claims, ledger = claiming(lifecycle, worker)
+    assert claims.claim(ledger) is not None
+
+
+@pytest.mark.xfail(
+    strict=True, reason="idle models are unloaded for another model only, not for a job's memory"
+)
+def test_an_idle_model_does_not_keep_a_job_out(
+    lifecycle: Lifecycle, submit: Submit, worker: PretendWorker
+) -> None:
+    """Nothing runs; beside an idle model's weights the job does not fit, without them it does (rule 5)."""
+    rec = submit()
+    other = replace(CARD, model="other")
+    ledger = Ledger(alone_bytes(CARD, rec.row, 512) + other.weights_bytes // 2, 512, 4)
+    ledger.admit_model(other)
+    ledger.admit_model(CARD)
+    residency = Residency({MODEL: "nowhere", "other": "nowhere"}, lambda _: None)
+    claims = Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency)
+    for _ in range(3):
+        if claims.claim(ledger) is not None:
+            return
+        claims.load_wanted(ledger)
+    pytest.fail("idle, and the job waits")
+
+
+@pytest.mark.xfail(strict=True, reason="the bound in tokens holds for an empty queue, too")
+def test_an_empty_queue_takes_any_job(connection: Redis, valkey_url: str, clock: Clock) -> None:
+    """A job larger than the bound is told to come back later, for ever: no guard may latch."""
+    few = load(redis_url=valkey_url, models=(MODEL,), max_queued_tokens=10)
+    Lifecycle(connection, few, clock).submit(read_request({"model": MODEL, "prompt": "hi", "max_tokens": 20}))
