@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.footprint import ModelCard, Row, alone_bytes
+from scheduler.footprint import ModelCard, Row, alone_bytes, fitted
 from scheduler.ledger import Ledger
 
 
@@ -59,7 +59,7 @@ def judge(workers: Iterable[WorkerView], model: str, row: Row) -> Verdict:
         card = worker.cards.get(model)
         if card is None:
             return Verdict(Decision.WAITS, limit_bytes=worker.budget_bytes)
-        need = alone_bytes(card, row, worker.chunk_tokens)
+        need = alone_bytes(card, fitted(card, row), worker.chunk_tokens)
         if need <= worker.budget_bytes:
             return Verdict(Decision.ADMITTED, need, worker.budget_bytes)
         if closest is None or worker.budget_bytes - need > closest.limit_bytes - closest.need_bytes:
@@ -105,7 +105,8 @@ def choose(
 
     Args:
         classes: the heads of the queues, most urgent class first.
-        ledger: this worker's account; only resident models are considered.
+        ledger: this worker's account. A job of a model that is not resident waits like one that does
+            not fit, and is passed as often at most.
         now_seconds: the clock that the ledger's recovery runs on.
         max_batch: jobs that may run together.
         max_passes: how often a job may be passed; one that was passed so often lets nobody by.
@@ -113,8 +114,8 @@ def choose(
     if len(ledger.holders) >= max_batch:
         return None
     passed: list[str] = []
-    for candidate in (job for jobs in classes for job in jobs if job.model in ledger.cards):
-        if not (candidate.alone and ledger.holders):
+    for candidate in (job for jobs in classes for job in jobs):
+        if candidate.model in ledger.cards and not (candidate.alone and ledger.holders):
             if ledger.fits(candidate.model, candidate.row, now_seconds):
                 return Choice(candidate, candidate.row, tuple(passed))
             least = Row(1, candidate.row.max_tokens)
@@ -124,7 +125,7 @@ def choose(
                 and ledger.fits(candidate.model, least, now_seconds)
             ):
                 return Choice(candidate, least, tuple(passed))
-        if hopeless(ledger, candidate):
+        if candidate.model in ledger.cards and hopeless(ledger, candidate):
             continue
         if candidate.passes >= max_passes:
             return None
@@ -135,7 +136,8 @@ def choose(
 def hopeless(ledger: Ledger, candidate: Candidate) -> bool:
     """Whether a job could not run here even alone; an estimated prompt is given the benefit of the doubt."""
     row = candidate.row if candidate.counted else Row(1, candidate.row.max_tokens)
-    return alone_bytes(ledger.cards[candidate.model], row, ledger.chunk_tokens) > ledger.budget_bytes
+    card = ledger.cards[candidate.model]
+    return alone_bytes(card, fitted(card, row), ledger.chunk_tokens) > ledger.budget_bytes
 
 
 DEFAULT_TOKENS_PER_SECOND: Final = 20.0

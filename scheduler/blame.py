@@ -14,8 +14,8 @@ from typing import Final
 from scheduler.errors import ClientError, gib
 from scheduler.record import Meta
 
-ALONE_FAILURES: Final = 2
-"""Failures alone that end a job."""
+VICTIMS_MOST: Final = 8
+"""Times that a job may be another's victim before that is taken for its own fault."""
 
 GROUP_RAISES: Final = 2
 """Failures in company, by an exception, after which a job is tried alone."""
@@ -54,8 +54,8 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
     Returns:
         Its fields for the next attempt, or the error that it ends with.
     """
-    if failure.fault is Fault.VICTIM:
-        return meta
+    if failure.fault is Fault.VICTIM and meta.suspicions < VICTIMS_MOST:
+        return replace(meta, suspicions=meta.suspicions + 1)
     if failure.company > 1:
         suspicions = meta.suspicions + 1
         alone = failure.died or suspicions >= GROUP_RAISES
@@ -65,7 +65,7 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
         message = f"this job needs a buffer larger than the device takes: {failure.detail}"
         return ClientError("memory_never_fits", message, estimated_bytes=need, limit_bytes=limit)
     failures = meta.failures + 1
-    if failures < min(ALONE_FAILURES, max_attempts):
+    if failures < max_attempts:
         return replace(meta, failures=failures, alone=True)
     need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
     if failure.memory:

@@ -94,6 +94,12 @@ class Row:
         return self.prompt_tokens + self.max_tokens
 
 
+def fitted(card: ModelCard, row: Row) -> Row:
+    """The row as the model's positions allow it: no more than they hold of prompt, then of answer."""
+    prompt = max(1, min(row.prompt_tokens, card.context_tokens - 1))
+    return Row(prompt, max(1, min(row.max_tokens, card.context_tokens - prompt)))
+
+
 def row_bytes(card: ModelCard, tokens: int, chunk_tokens: int) -> int:
     """Cache bytes of one row of a batch whose longest row has ``tokens``."""
     total = 0

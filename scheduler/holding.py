@@ -34,6 +34,7 @@ class Held:
     number: int
     tokens: list[int] = field(default_factory=list)
     claimed_at: float = 0.0
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def lease(self) -> Lease:
@@ -89,8 +90,9 @@ class Holding:
             passed: jobs that it passes over.
         """
         now = self._clock()
-        lease = Lease(self._worker, meta.attempt + 1)
-        logged = read_events(self._queue.connection, rec.id) if rec.meta.attempt else []
+        attempts = _attempts(rec)
+        lease = Lease(self._worker, attempts + 1)
+        logged = read_events(self._queue.connection, rec.id) if attempts else []
         meta = replace(
             meta, attempt=lease.attempt, started_at=meta.started_at or now, execution_id=uuid.uuid4().hex
         )
@@ -99,6 +101,7 @@ class Holding:
             replace(rec, meta=meta, state=State.IN_PROGRESS, lease=str(lease)), number, claimed_at=now
         )
         held.tokens = [token for event in logged for token in event.data.get("tokens", ())]
+        held.logprobs = [entry for event in logged for entry in event.data.get("logprobs", ())]
         event = held.event(Kind.STARTED, {"attempt": lease.attempt, "worker": self._worker})
         try:
             won = self._queue.claim(rec, meta, lease, passed, event)
@@ -127,6 +130,7 @@ class Holding:
                 held.rec = replace(held.rec, meta=item.meta)
             if item.delta is not None:
                 held.tokens += item.delta.get("tokens", ())
+                held.logprobs += item.delta.get("logprobs", ())
                 events.append(held.event(Kind.DELTA, item.delta))
             if item.outcome is None:
                 swaps.append(self._queue.append(held.rec, events[0] if events else None, item.meta))
@@ -201,8 +205,17 @@ def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[
             logged = read_events(connection, rec.id)
             number = logged[-1].number + 1 if logged else 1
             seen = rec.meta.output_seen or any(event.kind is Kind.DELTA for event in logged)
-            meta = replace(rec.meta, reserved_bytes=0, output_seen=seen)
-            event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": rec.meta.attempt})
+            meta = replace(rec.meta, reserved_bytes=0, output_seen=seen, attempt=_attempts(rec))
+            event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": meta.attempt})
             if queue.swap(queue.requeue(rec, meta, event)) == [1]:
                 put_back.append(rec.id)
     return put_back
+
+
+def _attempts(rec: JobRecord) -> int:
+    """How often a job was claimed.
+
+    RQ's plain workers write back the fields that they read before the claim, as after a killed work
+    horse; the lease then tells.
+    """
+    return max(rec.meta.attempt, Lease.parse(rec.lease).attempt if rec.lease else 0)

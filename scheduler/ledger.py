@@ -32,6 +32,24 @@ class Holder:
 
 
 @dataclass(slots=True)
+class Pressure:
+    """How much of the budget is in use since memory last ran out; it outlives engines, and never latches."""
+
+    share: float = 1.0
+    lowered_at: float = 0.0
+
+    def at(self, now_seconds: float) -> float:
+        """The share: it recovers with time."""
+        self.lowered_at = min(self.lowered_at, now_seconds)  # a clock may be set back
+        return min(1.0, self.share + (now_seconds - self.lowered_at) * RECOVERY_PER_SECOND)
+
+    def ran_out(self, now_seconds: float) -> None:
+        """Memory ran out in spite of the account: admit less for a while."""
+        self.share = max(FLOOR, self.at(now_seconds) * DECREASE)
+        self.lowered_at = now_seconds
+
+
+@dataclass(slots=True)
 class Ledger:
     """One worker's account.
 
@@ -39,19 +57,33 @@ class Ledger:
         budget_bytes: what the worker may use.
         chunk_tokens: the engine's prefill chunk.
         prefill_rows: how many prompts the engine computes together.
+        reading_bytes: what the host can give just now; less than the budget, it keeps jobs from joining
+            others, but never keeps one from running alone.
+        pressure: what running out of memory left.
     """
 
     budget_bytes: int
     chunk_tokens: int
     prefill_rows: int
+    reading_bytes: int | None = None
+    pressure: Pressure = field(default_factory=Pressure)
     cache_bytes: int = 0
     _cards: dict[str, ModelCard] = field(default_factory=dict)
     _rows: dict[str, dict[Holder, Row]] = field(default_factory=dict)
-    _working_share: float = 1.0
-    _lowered_at: float = 0.0
+    _expected: dict[str, int] = field(default_factory=dict)
+
+    def expect(self, model: str, weights_bytes: int) -> None:
+        """Count the weights of a model that is being loaded."""
+        self._expected[model] = weights_bytes
+        self._shrink_cache()
+
+    def expect_no_more(self, model: str) -> None:
+        """A load ended, one way or the other."""
+        self._expected.pop(model, None)
 
     def admit_model(self, card: ModelCard) -> None:
         """Count a model's weights from now on."""
+        self.expect_no_more(card.model)
         self._cards[card.model] = card
         self._rows.setdefault(card.model, {})
         self._shrink_cache()
@@ -74,8 +106,8 @@ class Ledger:
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of every resident model's weights."""
-        return sum(card.weights_bytes for card in self._cards.values())
+        """Bytes of every resident model's weights, and of those that are being loaded."""
+        return sum(card.weights_bytes for card in self._cards.values()) + sum(self._expected.values())
 
     @property
     def reserved_bytes(self) -> int:
@@ -113,7 +145,8 @@ class Ledger:
             return False
         if not self.holders:
             return True
-        working = self.budget_bytes * self.working_share(now_seconds)
+        room = self.budget_bytes if self.reading_bytes is None else min(self.budget_bytes, self.reading_bytes)
+        working = room * self.working_share(now_seconds)
         return self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row) <= working
 
     def reserve(self, holder: Holder, model: str, row: Row) -> None:
@@ -158,13 +191,11 @@ class Ledger:
 
     def working_share(self, now_seconds: float) -> float:
         """The share of the budget in use since memory last ran out: recovers with time, never latches."""
-        since = max(0.0, now_seconds - self._lowered_at)  # a clock may be set back
-        return min(1.0, self._working_share + since * RECOVERY_PER_SECOND)
+        return self.pressure.at(now_seconds)
 
     def ran_out(self, now_seconds: float) -> None:
         """Memory ran out in spite of the account: admit less for a while."""
-        self._working_share = max(FLOOR, self.working_share(now_seconds) * DECREASE)
-        self._lowered_at = now_seconds
+        self.pressure.ran_out(now_seconds)
 
     def _batch_bytes(self, model: str, *more: Row) -> int:
         rows = [*self._rows.get(model, {}).values(), *more]

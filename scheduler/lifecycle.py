@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from scheduler.settings import Settings
 _FLEET_SECONDS = 0.5
 """How old the list of workers may be when a job is judged."""
 
+_JITTER = 1.2
 _LIST_SCAN = 200
 
 _CANCEL_TRIES = 20
@@ -100,8 +102,9 @@ class Lifecycle:
 
     def end_overdue(self) -> list[str]:
         """End every waiting job whose ``queue_timeout`` has passed; their ids."""
-        late = self.queue.fetch_many(self.queue.overdue(self._clock()))
-        return [rec.id for rec in late if self.end_waiting(rec, overdue_outcome(rec))]
+        now = self._clock()
+        late = self.queue.fetch_many(self.queue.overdue(now))
+        return [rec.id for rec in late if rec.overdue(now) and self.end_waiting(rec, overdue_outcome(rec))]
 
     def view(self, rec: JobRecord) -> dict[str, Any]:
         """A job as clients see it, with its place and the seconds until it should start."""
@@ -135,6 +138,8 @@ class Lifecycle:
 
     def end_waiting(self, rec: JobRecord, outcome: Outcome) -> bool:
         """End a job that waits; False where it does not wait any more."""
+        if rec.state is not State.QUEUED:
+            return False
         event = LoggedEvent(last_number(self.connection, rec.id) + 1, Kind(outcome.state.value))
         swap = self.queue.finish(rec, outcome, [event], self._clock())
         # Told in the same swap: a job that was claimed meanwhile must not be announced as ended.
@@ -188,7 +193,8 @@ class Lifecycle:
 
     def wait_seconds(self, model: str, need_bytes: int, tokens_ahead: int) -> float:
         """Seconds until memory for a job should be free."""
-        return expected_wait([report.view() for report in self.workers()], model, need_bytes, tokens_ahead)
+        seconds = expected_wait([report.view() for report in self.workers()], model, need_bytes, tokens_ahead)
+        return seconds * random.uniform(1.0, _JITTER)  # noqa: S311 - those told at once do not return at once
 
     def _judge(self, workers: Sequence[fleet.WorkerReport], request: JobRequest, max_tokens: int) -> Verdict:
         """Refuse what cannot fit even if its prompt is as short as its bytes allow; estimate the rest."""
@@ -201,11 +207,12 @@ class Lifecycle:
     def _refuse_waiting(
         self, workers: Sequence[fleet.WorkerReport], request: JobRequest, verdict: Verdict
     ) -> None:
-        free = max((report.headroom_bytes + report.cache_bytes for report in workers), default=0)
+        loaded = [report for report in workers if request.model in report.cards]
+        free = max((report.headroom_bytes + report.cache_bytes for report in loaded), default=0)
         jobs, tokens = self.queue.waiting()
-        cards = [report.cards[request.model] for report in workers if request.model in report.cards]
-        need = verdict.need_bytes - min((card["weights_bytes"] for card in cards), default=0)
-        if jobs or need > free:
+        weights = min((report.cards[request.model]["weights_bytes"] for report in loaded), default=0)
+        need = verdict.need_bytes - weights
+        if jobs or need > free or not loaded:
             raise ClientError(
                 "insufficient_memory",
                 f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free and {jobs:,} jobs wait",

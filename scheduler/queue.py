@@ -11,7 +11,7 @@ Keys beside RQ's own, and those of :mod:`scheduler.waiting` and :mod:`scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,7 +26,7 @@ from rq.utils import utcformat
 
 from scheduler.errors import ClientError
 from scheduler.events import Kind, LoggedEvent, append_command, events_key, publish_command
-from scheduler.job import JOB_ID, PRIORITIES, Event, Lease, State, advance
+from scheduler.job import PRIORITIES, Event, Lease, State, advance
 from scheduler.record import (
     CANCEL_FIELD,
     LEASE_FIELD,
@@ -44,7 +44,6 @@ from scheduler.waiting import (
     overdue,
     pass_swap,
     passes,
-    reconcile,
     waiting,
 )
 
@@ -54,7 +53,7 @@ JOB_FUNCTION: Final = "workers.run.generate"
 """Enqueued by name: the API never imports the workers."""
 
 _RQ_RETRIES: Final = 100  # so that RQ's own recovery, should it come first, requeues instead of failing
-_STRAYS_SCAN: Final = 1000
+_HEAD_PAGES: Final = 16  # of jobs that a worker cannot take, before those that it can
 
 
 def inbox_channel(worker: str) -> str:
@@ -104,18 +103,25 @@ class JobQueue:
                     raise
         return records
 
-    def heads(self, names: Iterable[str], count: int) -> list[list[tuple[JobRecord, int]]]:
-        """The first ``count`` of each queue that still wait, with how often each was passed."""
-        pipeline = self.connection.pipeline(transaction=False)
-        for name in names:
-            pipeline.lrange(self.rq_queue(name).key, 0, count - 1)
-        lists = [[entry.decode(errors="replace") for entry in entries] for entries in pipeline.execute()]
-        flat = [job_id for ids in lists for job_id in ids]
-        if not flat:
-            return [[] for _ in lists]
-        passed = passes(self.connection, flat)
-        found = {rec.id: rec for rec in self.fetch_many(flat) if rec.state is State.QUEUED}
-        return [[(found[job_id], passed[job_id]) for job_id in ids if job_id in found] for ids in lists]
+    def heads(
+        self, names: Iterable[str], count: int, wanted: Callable[[JobRecord], bool] = lambda _: True
+    ) -> list[list[tuple[JobRecord, int]]]:
+        """The first ``count`` waiting jobs of each queue that are wanted, with how often each was passed.
+
+        Looks further while it finds others, as far as a bound.
+        """
+        return [self._head(self.rq_queue(name).key, count, wanted) for name in names]
+
+    def _head(self, key: str, count: int, wanted: Callable[[JobRecord], bool]) -> list[tuple[JobRecord, int]]:
+        found: list[JobRecord] = []
+        for page in range(_HEAD_PAGES):
+            entries: Any = self.connection.lrange(key, page * count, (page + 1) * count - 1)
+            records = self.fetch_many([entry.decode() for entry in entries]) if entries else []
+            found += [rec for rec in records if rec.state is State.QUEUED and wanted(rec)]
+            if len(entries) < count or len(found) >= count:
+                break
+        passed = passes(self.connection, [rec.id for rec in found]) if found else {}
+        return [(rec, passed[rec.id]) for rec in found[:count]]
 
     def waiting(self) -> tuple[int, int]:
         """How many jobs wait, and their tokens of work."""
@@ -289,42 +295,6 @@ class JobQueue:
             ),
         )
         return self.swap(swap) == [1]
-
-    def reconcile(self) -> None:
-        """Drop entries of indexes and lists whose jobs do not wait any more, or are gone."""
-        self._drop_strays()
-        reconcile(self.connection, self.swap)
-        gone = self._gone(JOBS_KEY)
-        if gone:
-            self.connection.delete(*(events_key(job) for job in gone))
-            self.connection.zrem(JOBS_KEY, *gone)
-        for queue in self._queues.values():
-            canceled = queue.canceled_job_registry.key  # RQ never cleans this one
-            if gone := self._gone(canceled):
-                self.connection.zrem(canceled, *gone)
-
-    def _gone(self, index: str) -> list[str]:
-        """The first entries of a sorted set of jobs whose jobs are not there any more."""
-        entries: Any = self.connection.zrange(index, 0, _STRAYS_SCAN - 1)
-        ids = [entry.decode() for entry in entries]
-        pipeline = self.connection.pipeline(transaction=False)
-        for job_id in ids:
-            pipeline.exists(Job.key_for(job_id))
-        found = pipeline.execute() if ids else []
-        return [job_id for job_id, exists in zip(ids, found, strict=True) if not exists]
-
-    def _drop_strays(self) -> None:
-        """Take jobs that ended or are gone out of the lists, where they would stand in others' way."""
-        for queue in self._queues.values():
-            entries: Any = self.connection.lrange(queue.key, 0, _STRAYS_SCAN - 1)
-            ids = [job_id for job_id in map(bytes.decode, entries) if JOB_ID.fullmatch(job_id)]
-            pipeline = self.connection.pipeline(transaction=False)
-            for job_id in ids:
-                pipeline.hget(Job.key_for(job_id), "status")
-            for job_id, status in zip(ids, pipeline.execute() if ids else [], strict=True):
-                if status != JobStatus.QUEUED.value.encode():
-                    as_read = Guard(("HGET", Job.key_for(job_id), "status"), status or "")
-                    self.swap(Swap((as_read,), (("LREM", queue.key, 0, job_id),)))
 
     def _held(self, rec: JobRecord) -> tuple[Guard, ...]:
         """That the attempt holds its job; RQ's own recovery takes jobs away by their status alone."""

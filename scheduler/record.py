@@ -18,7 +18,7 @@ from rq.utils import str_to_date
 
 from scheduler.errors import ClientError
 from scheduler.footprint import Row
-from scheduler.job import PRIORITIES, State
+from scheduler.job import PRIORITIES, Lease, State
 from scheduler.request import JobRequest, read_request
 
 ENVELOPE_VERSION: Final = 1
@@ -214,7 +214,7 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
             created_at=_seconds(fields.get(b"created_at")),
             enqueued_at=_seconds(fields.get(b"enqueued_at")),
             envelope=_kwargs(fields[b"data"]),
-            lease=lease.decode() if lease else None,
+            lease=str(Lease.parse(lease.decode())) if lease else None,
             cancel_requested=CANCEL_FIELD.encode() in fields,
             outcome=outcome,
             stored_meta=fields[b"meta"],

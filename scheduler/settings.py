@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         512, description="`max_tokens` where a job names none."
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
-        3, description="How often a job may be blamed for a failure before it fails."
+        2, description="How often a job may fail while it runs alone before it has failed."
     )
     result_ttl: Annotated[int, Field(ge=60)] = Field(86_400, description="How long an ended job is kept.")
     memory_budget: int | None = Field(
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
         64, description="How often a waiting job may be passed by smaller ones."
     )
     progress_timeout: Annotated[float, Field(gt=0)] = Field(
-        120.0, description="An engine silent for so long while it has work is replaced."
+        300.0, description="An engine silent for so long while it has work is replaced."
     )
     shutdown_grace: Annotated[float, Field(ge=0)] = Field(
         30.0, description="How long a worker asked to stop lets its jobs finish before it sheds them."

@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.errors import StoreUnavailable
@@ -109,6 +109,10 @@ def encode(swaps: Sequence[Swap]) -> list[Word]:
         for command in swap.commands:
             words += [len(command), *command]
     return words
+
+
+STORE_ERRORS: Final = (StoreUnavailable, RedisError)
+"""Whatever says that the server is away, full, or read only: try again later."""
 
 
 class Swapper:

@@ -53,7 +53,7 @@ def bound_guards(rec: JobRecord, max_jobs: int, max_tokens: int) -> tuple[Guard,
     """That one more job stays within the queue's bounds."""
     return (
         Guard(("HLEN", WAITING_KEY), max_jobs - 1, "<="),
-        Guard(("GET", WAITING_TOKENS_KEY), max_tokens - rec.meta.work_tokens, "<="),
+        Guard(("GET", WAITING_TOKENS_KEY), max(0, max_tokens - rec.meta.work_tokens), "<="),
     )
 
 

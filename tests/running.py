@@ -213,6 +213,11 @@ class Site:
 
     def until_tokens(self, job_ids: Sequence[str], count: int, seconds: float = JOB_SECONDS) -> None:
         """Wait until each job has so many tokens."""
+        for job_id in job_ids:
+            wait_until(
+                lambda job_id=job_id: self.tokens(job_id) or self.get(job_id).outcome, "a token", seconds
+            )
+            assert count == 0 or self.tokens(job_id), self.get(job_id).outcome
         wait_until(
             lambda: all(len(self.tokens(job_id)) >= count for job_id in job_ids),
             f"{count} tokens each",

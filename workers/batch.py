@@ -7,14 +7,14 @@ next one starts a fresh generator.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.models.cache import BatchKVCache
 
-from scheduler.footprint import ModelCard, Row
+from scheduler.footprint import ModelCard
 from scheduler.request import JobRequest
 from workers.guard import Load
 from workers.models import LoadedModel
@@ -45,12 +45,18 @@ class RunningJob:
     made: list[int] = field(default_factory=list)
     uid: int | None = None
     prefilled: bool = False
+    computed: int = 0
+    """Prompt tokens computed so far."""
     peak_bytes: int = 0
 
     @property
     def load(self) -> Load:
         """As the guard weighs it."""
-        return Load(self.key, self.priority, self.claimed_at, Row(len(self.prompt), self.max_tokens))
+        known = len(self.prompt) + len(self.so_far)
+        length = known + len(self.made) if self.prefilled else self.computed
+        return Load(
+            self.key, self.priority, self.claimed_at, length, 0 if self.prefilled else max(1, known - length)
+        )
 
     @property
     def completion_tokens(self) -> int:
@@ -102,9 +108,14 @@ class ModelBatch:
         return [job.load for job in self._jobs.values()]
 
     @property
-    def prefilling(self) -> int:
-        """How many prompts the next step computes a chunk of."""
-        return min(self._prefill_rows, sum(not job.prefilled for job in self._jobs.values()))
+    def keys(self) -> list[str]:
+        """The running jobs' keys."""
+        return list(self._jobs)
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the next step computes a chunk of a prompt."""
+        return any(not job.prefilled for job in self._jobs.values())
 
     def add(self, job: RunningJob) -> JobStep | None:
         """Start a job, or go on with it; a job whose earlier tokens already ended it is done at once."""
@@ -147,24 +158,30 @@ class ModelBatch:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
         prompts, responses = self._generator.next()
+        if any(response.finish_reason for response in responses):
+            mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
         for response in prompts:
-            if response.end_of_prompt:
-                self._by_uid[response.uid].prefilled = True
+            job = self._by_uid[response.uid]
+            job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
         peak = max(0, mx.get_peak_memory() - self.loaded.weights_bytes) // max(1, len(self._jobs))
         for job in self._jobs.values():
             job.peak_bytes = max(job.peak_bytes, peak)
-        steps = [self._take(response) for response in responses if response.uid in self._by_uid]
-        if any(step.result is not None for step in steps):
-            mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
-        return steps
+        return [self._take(response) for response in responses if response.uid in self._by_uid]
 
-    def abandon(self) -> list[str]:
-        """Give up the generator and every job in it; returns the jobs' keys."""
-        keys = list(self._jobs)
+    @property
+    def free_slots(self) -> int:
+        """Tokens that the decoding rows' caches have room for before they grow."""
+        if self._generator is None:
+            return 0
+        caches = self._generator._generation_batch.prompt_cache  # noqa: SLF001 - mlx-lm shows it nowhere else
+        room = [c.keys.shape[2] - c._idx for c in caches if type(c) is BatchKVCache and c.keys is not None]  # noqa: SLF001
+        return min(room, default=1)
+
+    def abandon(self) -> None:
+        """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
         self._generator = None
-        return keys
 
     def _take(self, response: Any) -> JobStep:
         job = self._by_uid[response.uid]
@@ -230,8 +247,3 @@ class ModelBatch:
 def _number(values: mx.array, at: int) -> float:
     number: Any = values[at].item()
     return float(number)
-
-
-def rows_of(loads: Sequence[Load]) -> list[Row]:
-    """The rows of a batch."""
-    return [load.row for load in loads]

@@ -10,7 +10,7 @@ import structlog
 from scheduler import fleet
 from scheduler.admission import Candidate, Decision, choose, hopeless, judge
 from scheduler.errors import ClientError
-from scheduler.footprint import Row, alone_bytes
+from scheduler.footprint import Row, alone_bytes, fitted
 from scheduler.holding import Held, Holding
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
@@ -58,6 +58,8 @@ class Claiming:
                 max_passes=self.settings.max_passes,
             )
             if choice is None:
+                if self._make_room([candidate for jobs in classes for candidate, _ in jobs], ledger):
+                    continue
                 return None
             rec = next(r for jobs in classes for c, r in jobs if c.job_id == choice.candidate.job_id)
             held = self._reserved(rec, choice.row, choice.passed, ledger)
@@ -67,9 +69,18 @@ class Claiming:
             self.forget()
         return None
 
+    def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger) -> bool:
+        """Unload idle models for the first job that memory keeps waiting, where that lets it run."""
+        first = next((candidate for candidate in candidates if candidate.model in ledger.cards), None)
+        if first is None or (first.alone and ledger.holders):
+            return False
+        row = first.row if first.counted or ledger.holders else Row(1, first.row.max_tokens)
+        return self.residency.make_room(first.model, ledger.marginal_bytes(first.model, row), ledger)
+
     def take(self, rec: JobRecord, ledger: Ledger) -> Held | None:
         """One certain job, alone; None where another has it, or it ended because it never fits."""
-        candidate = Candidate(rec.id, rec.meta.model, rec.row, rec.meta.counted)
+        row = fitted(ledger.cards[rec.meta.model], rec.row)
+        candidate = Candidate(rec.id, rec.meta.model, row, rec.meta.counted)
         if hopeless(ledger, candidate):
             self._refuse_hopeless(rec, ledger)
             return None
@@ -85,7 +96,7 @@ class Claiming:
         """Claim a job and hold its memory; None where another was first."""
         meta = replace(
             rec.meta,
-            estimated_bytes=alone_bytes(ledger.cards[rec.meta.model], rec.row, ledger.chunk_tokens),
+            estimated_bytes=alone_bytes(ledger.cards[rec.meta.model], row, ledger.chunk_tokens),
             reserved_bytes=ledger.marginal_bytes(rec.meta.model, row),
             budget_bytes=ledger.budget_bytes,
         )
@@ -111,8 +122,7 @@ class Claiming:
         """The heads of the queues: those read last, less what was claimed since, until :meth:`forget`."""
         if not any(self._heads):
             names = [name for name in PRIORITIES if name in self.queues]
-            heads = self.lifecycle.queue.heads(names, self.settings.claim_lookahead)
-            self._heads = [[(rec, passes) for rec, passes in jobs if self._claimable(rec)] for jobs in heads]
+            self._heads = self.lifecycle.queue.heads(names, self.settings.claim_lookahead, self._claimable)
         return self._heads
 
     def forget(self) -> None:
@@ -128,8 +138,10 @@ class Claiming:
             found = []
             for rec, passes in jobs:
                 meta = rec.meta
-                candidate = Candidate(rec.id, meta.model, rec.row, meta.counted, passes, meta.alone)
-                if meta.model in ledger.cards and hopeless(ledger, candidate):
+                card = ledger.cards.get(meta.model)
+                row = rec.row if card is None else fitted(card, rec.row)
+                candidate = Candidate(rec.id, meta.model, row, meta.counted, passes, meta.alone)
+                if card is not None and hopeless(ledger, candidate):
                     self._refuse_hopeless(rec, ledger)
                     self._drop(rec.id)
                 else:
@@ -139,8 +151,12 @@ class Claiming:
 
     def _claimable(self, rec: JobRecord) -> bool:
         """Whether this worker may take the job; one that nobody wants or can serve is ended here."""
-        ours = rec.envelope.get("version") == ENVELOPE_VERSION and isinstance(rec.envelope.get("request"), dict)
+        ours = rec.envelope.get("version") == ENVELOPE_VERSION and isinstance(
+            rec.envelope.get("request"), dict
+        )
         if not ours or rec.outcome is not None:
+            return False
+        if rec.meta.model not in self.residency.sources:
             return False
         if rec.cancel_requested:
             self.lifecycle.end_waiting(rec, Outcome(State.CANCELLED))
@@ -158,6 +174,7 @@ class Claiming:
         """End a job that no live worker could ever hold; leave it to a larger one where there is one."""
         others = [report.view() for report in fleet.live_workers(self.lifecycle.connection)]
         if judge(others, rec.meta.model, rec.row).decision is Decision.NEVER_FITS:
-            need = alone_bytes(ledger.cards[rec.meta.model], rec.row, ledger.chunk_tokens)
+            card = ledger.cards[rec.meta.model]
+            need = alone_bytes(card, fitted(card, rec.row), ledger.chunk_tokens)
             error = never_fits(rec.id, need, ledger.budget_bytes)
             self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))

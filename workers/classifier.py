@@ -48,6 +48,17 @@ def classify_text(text: str) -> Fault:
     return Fault.BUG
 
 
+_SUSPECT: Final = frozenset({Fault.RESOURCE_LIMIT, Fault.VICTIM, Fault.GPU_TIMEOUT})
+
+
+def is_suspect(fault: Fault, text: str) -> bool:
+    """Whether a process in which this was raised is not to be trusted with the next job.
+
+    After a command buffer failed, Metal may ignore what the process submits later.
+    """
+    return fault in _SUSPECT or "Command buffer execution failed" in text
+
+
 def classify_death(
     exit_code: int, last_words: str, active_bytes: int, budget_bytes: int, *, cpu: bool
 ) -> Fault:

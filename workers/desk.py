@@ -8,8 +8,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.blame import Failure, judge_failure
 from scheduler.errors import ClientError, StoreUnavailable
@@ -18,12 +16,14 @@ from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.record import Meta, Outcome
+from scheduler.swap import STORE_ERRORS
 from workers.reporting import Reporting
 from workers.wire import Message
 
 log = structlog.get_logger(__name__)
 
 STORE_RETRY_SECONDS: Final = 0.2
+_WAIT_UNKNOWN_SECONDS: Final = 10.0
 
 
 class Desk:
@@ -53,6 +53,8 @@ class Desk:
         """Whether memory was given back since somebody last looked."""
         self._lifecycle, self._holding, self._reporting = lifecycle, holding, reporting
         self._tell, self._clock = tell, clock
+        self.patient: Callable[[], bool] = lambda: True
+        """Whether to go on waiting for a store that does not answer."""
 
     @property
     def lonely(self) -> bool:
@@ -79,9 +81,9 @@ class Desk:
         if not progress:
             return
         swaps = self._holding.prepare(progress)
-        lost = insist(lambda: self._holding.send(swaps, [item.held for item in progress]))
+        lost = self._insist(lambda: self._holding.send(swaps, [item.held for item in progress]))
         for item in progress:
-            if item.outcome is not None:
+            if item.outcome is not None and item.held not in lost:
                 self._reporting.count(item.outcome.state.value)
                 self._let_go(item.held)
             elif item.held in lost:
@@ -102,7 +104,7 @@ class Desk:
         """Let a job wait again."""
         self._tell({"kind": "remove", "key": key_of(held)})
         swap = self._holding.put_back(held, reason, meta)
-        insist(lambda: self._holding.send([swap], [held]))
+        self._insist(lambda: self._holding.send([swap], [held]))
         self._let_go(held)
 
     def put_back_all(self, reason: str) -> None:
@@ -118,7 +120,7 @@ class Desk:
         for held in self._youngest_first(jobs):
             meta = held.rec.meta
             most = held.rec.envelope["request"].get("max_attempts") or self._lifecycle.settings.max_attempts
-            wait = self._lifecycle.wait_seconds(meta.model, meta.estimated_bytes or 0, 0)
+            wait = self._wait_seconds(meta)
             verdict = judge_failure(meta, failure, most, wait)
             if isinstance(verdict, ClientError):
                 self.fail(held, verdict)
@@ -145,6 +147,28 @@ class Desk:
         """So that each, put at its queue's front, stands behind those that came before it."""
         return sorted(jobs, key=lambda held: held.rec.id, reverse=True)
 
+    def _wait_seconds(self, meta: Meta) -> float:
+        """What to tell a client who should come back; the store need not answer for it."""
+        try:
+            return self._lifecycle.wait_seconds(meta.model, meta.estimated_bytes or 0, 0)
+        except STORE_ERRORS:
+            return _WAIT_UNKNOWN_SECONDS
+
+    def _insist(self, write: Callable[[], list[Held]]) -> list[Held]:
+        """Do a write until the store answers; meanwhile the engine goes on into its pipe.
+
+        Raises:
+            StoreUnavailable: the worker is to stop; its lease lapses, and others go on with its jobs.
+        """
+        while True:
+            try:
+                return write()
+            except STORE_ERRORS as error:
+                log.warning("the store does not answer", error=str(error))
+                if not self.patient():
+                    raise StoreUnavailable(str(error)) from error
+                time.sleep(STORE_RETRY_SECONDS)
+
     def _let_go(self, held: Held) -> None:
         self.running.pop(key_of(held), None)
         self.granted.discard(key_of(held))
@@ -159,16 +183,6 @@ def key_of(held: Held) -> str:
     return f"{held.rec.id}/{held.lease.attempt}"
 
 
-def insist(write: Callable[[], list[Held]]) -> list[Held]:
-    """Do a write until the store answers; meanwhile the engine goes on into its pipe."""
-    while True:
-        try:
-            return write()
-        except (StoreUnavailable, RedisConnectionError, RedisTimeoutError) as error:
-            log.warning("the store does not answer", error=str(error))
-            time.sleep(STORE_RETRY_SECONDS)
-
-
 def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
     """What steps brought the jobs in hand: one item a job, several steps joined where the worker is behind."""
     deltas: dict[str, dict[str, Any]] = {}
@@ -178,18 +192,14 @@ def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
         if key not in desk.running:
             continue
         delta = deltas.setdefault(key, {})
-        for name in ("tokens", "logprobs"):
-            if step.get(name):
-                delta[name] = [*delta.get(name, ()), *step[name]]
-        for name in ("text", "reasoning"):
-            if step.get(name):
-                delta[name] = delta.get(name, "") + step[name]
-        if delta:
-            delta["at"] = step["at"]
+        _join(delta, step)
         if "result" in step:
             cut = step["result"]["finish_reason"] == "length"
-            outcomes[key] = Outcome(State.INCOMPLETE if cut else State.COMPLETED, step["result"])
             held = desk.running[key]
+            result = step["result"]
+            if logprobs := [*held.logprobs, *delta.get("logprobs", ())]:
+                result["logprobs"] = logprobs
+            outcomes[key] = Outcome(State.INCOMPLETE if cut else State.COMPLETED, result)
             held.rec = replace(held.rec, meta=replace(held.rec.meta, peak_bytes=step.get("peak_bytes")))
     progress = []
     for key, delta in deltas.items():
@@ -198,3 +208,15 @@ def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
         meta = replace(held.rec.meta, output_seen=True) if first else None
         progress.append(Progress(held, delta or None, outcomes.get(key), meta))
     return [item for item in progress if item.delta or item.outcome]
+
+
+def _join(delta: dict[str, Any], step: Message) -> None:
+    """Add a step's news to what a job's next event says."""
+    for name in ("tokens", "logprobs"):
+        if step.get(name):
+            delta[name] = [*delta.get(name, ()), *step[name]]
+    for name in ("text", "reasoning"):
+        if step.get(name):
+            delta[name] = delta.get(name, "") + step[name]
+    if delta:
+        delta["at"] = step["at"]

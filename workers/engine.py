@@ -21,10 +21,9 @@ from typing import Any, Final
 import mlx.core as mx
 
 from scheduler.errors import ClientError, ModelUnusable
-from scheduler.footprint import row_bytes
 from scheduler.request import read_request
 from workers import gauge
-from workers.batch import JobStep, ModelBatch, RunningJob, rows_of
+from workers.batch import JobStep, ModelBatch, RunningJob
 from workers.guard import Action, check, next_step_bytes, youngest_of_lowest
 from workers.models import LoadedModel, load_model, prompt_tokens
 from workers.probe import model_card
@@ -47,6 +46,7 @@ class Engine:
         self._batches: dict[str, ModelBatch] = {}
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
         self._budget_bytes = 0
+        self._setting: int | None = None
         self._chunk_tokens = 0
         self._shape: dict[str, int] = {}
         self._cards_folder = Path()
@@ -72,6 +72,8 @@ class Engine:
             self._grant(message["key"])
         elif kind == "remove":
             self._remove(message["key"])
+        elif kind == "measure":
+            self._measure()
 
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
@@ -80,11 +82,12 @@ class Engine:
         for batch in self._batches.values():
             if not len(batch):
                 continue
+            keys = batch.keys
             try:
                 if self._guard(batch):
                     steps += batch.step()
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
-                self._give_up(batch, error)
+                self._give_up(batch, error, keys)
         self._tell_steps(steps)
 
     def _tell_steps(self, steps: Sequence[JobStep]) -> None:
@@ -94,7 +97,8 @@ class Engine:
 
     def _configure(self, message: Message) -> None:
         limits = gauge.read_limits()
-        budget, source = gauge.derive_budget(limits, message["memory_budget"])
+        self._setting = message["memory_budget"]
+        budget, source = gauge.derive_budget(limits, self._setting)
         cache_limit = message["cache_limit"]
         mx.set_memory_limit(budget)
         mx.set_cache_limit(min(_CACHE_MOST, budget // _CACHE_SHARE) if cache_limit is None else cache_limit)
@@ -109,6 +113,7 @@ class Engine:
                 "budget_bytes": budget,
                 "budget_source": source,
                 "limits_bytes": limits,
+                "steady_bytes": gauge.steady_limit(limits, self._setting),
             }
         )
 
@@ -158,22 +163,49 @@ class Engine:
         batch, job = self._ungranted.pop(key, (None, None))
         if batch is None or job is None:
             return
-        done = batch.add(job)
+        keys = [*batch.keys, key]
+        try:
+            done = batch.add(job)
+        except Exception as error:  # noqa: BLE001 - as in a step
+            self._give_up(batch, error, keys)
+            return
         if done is not None:
             self._tell_steps([done])
 
     def _remove(self, key: str) -> None:
         self._ungranted.pop(key, None)
         for batch in self._batches.values():
-            if batch.remove(key) and not len(batch):
-                batch.abandon()
-                _free()
+            keys = [each for each in batch.keys if each != key]
+            try:
+                if batch.remove(key) and not len(batch):
+                    batch.abandon()
+                    _free()
+            except Exception as error:  # noqa: BLE001 - as in a step
+                self._give_up(batch, error, keys)
+
+    def _measure(self) -> None:
+        """Read anew what the host can give, this process's own use counted as available."""
+        own = mx.get_active_memory() + mx.get_cache_memory()
+        limits = gauge.read_limits(own)
+        self._budget_bytes, source = gauge.derive_budget(limits, self._setting)
+        self._send(
+            {
+                "kind": "measured",
+                "budget_bytes": self._budget_bytes,
+                "budget_source": source,
+                "limits_bytes": limits,
+                "steady_bytes": gauge.steady_limit(limits, self._setting),
+                "memory": _memory(),
+            }
+        )
 
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""
         while len(batch):
             loads = batch.loads
-            growth = next_step_bytes(batch.card, rows_of(loads), self._chunk_tokens, batch.prefilling)
+            growth = next_step_bytes(
+                batch.card, loads, self._chunk_tokens, self._shape["prefill_rows"], batch.free_slots
+            )
             jobs = sum(len(other) for other in self._batches.values())
             action = check(mx.get_active_memory(), mx.get_cache_memory(), growth, self._budget_bytes, jobs)
             if action is Action.DROP_CACHES:
@@ -183,20 +215,16 @@ class Engine:
                     self._send({"kind": "account", "need_bytes": mx.get_active_memory() + growth})
                 return True
             victim = youngest_of_lowest([load for other in self._batches.values() for load in other.loads])
+            self._send({"kind": "shed", "key": victim.key})
             self._remove(victim.key)
-            self._send(
-                {"kind": "shed", "key": victim.key, "freed_bytes": self._row_bytes(batch, victim.row.tokens)}
-            )
             _free()
         return False
 
-    def _row_bytes(self, batch: ModelBatch, tokens: int) -> int:
-        return row_bytes(batch.card, tokens, self._chunk_tokens)
-
-    def _give_up(self, batch: ModelBatch, error: Exception) -> None:
+    def _give_up(self, batch: ModelBatch, error: Exception, keys: list[str]) -> None:
+        """Tell of every job that was there when MLX raised, whatever became of it since."""
         text = f"{type(error).__name__}: {error}"
         memory = _memory()
-        keys = batch.abandon()
+        batch.abandon()
         error.__traceback__ = None  # its frames hold the failed step's arrays
         with contextlib.suppress(RuntimeError):  # an error can surface a second time here
             _free()

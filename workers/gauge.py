@@ -20,19 +20,23 @@ _DEVICE_SHARE: Final = 0.9
 _HOST_SHARE: Final = 0.85
 
 
-def read_limits() -> dict[str, int]:
-    """Every limit that can be read here, by name."""
+def read_limits(own_bytes: int = 0) -> dict[str, int]:
+    """Every limit that can be read here, by name.
+
+    Args:
+        own_bytes: what this process holds already; it counts as available.
+    """
     limits: dict[str, int] = {}
     memory = psutil.virtual_memory()
     if mx.metal.is_available():
-        limits |= metal_limits(mx.device_info(), memory.total, memory.available)
+        limits |= metal_limits(mx.device_info(), memory.total, memory.available + own_bytes)
     elif _cuda():
-        limits |= cuda_limits(mx.device_info())
+        limits |= cuda_limits(mx.device_info(), own_bytes)
     else:
         reserve = min(HOST_RESERVE_BYTES, memory.total // 8)
         limits["host_total"] = memory.total - reserve
-        limits["host_available"] = int(memory.available * _HOST_SHARE)
-        limits |= cgroup_limits(Path("/sys/fs/cgroup"))
+        limits["host_available"] = int((memory.available + own_bytes) * _HOST_SHARE)
+        limits |= cgroup_limits(Path("/sys/fs/cgroup"), own_bytes)
     return limits
 
 
@@ -48,14 +52,22 @@ def metal_limits(device: dict[str, Any], total_bytes: int, available_bytes: int)
     return limits
 
 
-def cuda_limits(device: dict[str, Any]) -> dict[str, int]:
-    """A CUDA device's memory: free where MLX says so, else all of it."""
-    memory = device.get("free_memory") or device.get("total_memory") or device.get("memory_size")
-    return {"cuda_memory": int(memory * _DEVICE_SHARE)} if memory else {}
+def cuda_limits(device: dict[str, Any], own_bytes: int = 0) -> dict[str, int]:
+    """A CUDA device's memory: all of it, and where MLX says so, what is free."""
+    limits = {}
+    total, free = device.get("total_memory") or device.get("memory_size"), device.get("free_memory")
+    if total:
+        limits["cuda_total"] = int(total * _DEVICE_SHARE)
+    if free:
+        limits["cuda_available"] = int((free + own_bytes) * _DEVICE_SHARE)
+    return limits
 
 
-def cgroup_limits(root: Path) -> dict[str, int]:
-    """Linux cgroup v2: the limit of this process's group, less what the group already uses."""
+def cgroup_limits(root: Path, own_bytes: int = 0) -> dict[str, int]:
+    """Linux cgroup v2: the limit of this process's group, and that less what the group uses.
+
+    Pages of files that were not used lately count as unused: the kernel gives them back first.
+    """
     if not sys.platform.startswith("linux"):
         return {}
     try:
@@ -63,7 +75,27 @@ def cgroup_limits(root: Path) -> dict[str, int]:
         current = int((root / "memory.current").read_text())
     except (OSError, ValueError):
         return {}
-    return {"cgroup": max(0, int(limit) - current)} if limit.isdigit() else {}
+    if not limit.isdigit():
+        return {}
+    used = max(0, current - _inactive_file(root) - own_bytes)
+    return {"cgroup_total": int(limit), "cgroup_available": max(0, int(limit) - used)}
+
+
+def _inactive_file(root: Path) -> int:
+    try:
+        fields = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        return int(fields.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 0
+
+
+def steady_limit(limits: dict[str, int], setting: int | None) -> int:
+    """What could be had if nothing else ran here: the limits that no passing pressure changes.
+
+    A job that does not fit even this never fits; one that does may have to wait.
+    """
+    steady = [limit for name, limit in limits.items() if not name.endswith("_available")]
+    return derive_budget(limits, setting)[0] if setting is not None or not steady else min(steady)
 
 
 def derive_budget(limits: dict[str, int], setting: int | None) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.footprint import ModelCard, Row, row_bytes, transient_bytes
+from scheduler.footprint import ModelCard, row_bytes, transient_bytes
 from scheduler.job import PRIORITIES
 
 
@@ -25,18 +25,38 @@ class Load:
     key: str
     priority: str
     claimed_at: float
-    row: Row
+    length_tokens: int
+    """What it has in its cache."""
+    prompt_left: int
+    """Prompt tokens that are still to be computed; 0 once it decodes."""
 
 
-def next_step_bytes(card: ModelCard, rows: Sequence[Row], chunk_tokens: int, prefilling: int) -> int:
-    """What the next step can add: a chunk's cache and transient for each prompt, a growth for the rest."""
-    if not rows:
-        return 0
-    longest = max(row.tokens for row in rows)
-    one_chunk = row_bytes(card, chunk_tokens, chunk_tokens) if prefilling else 0
-    growth = row_bytes(card, 1, chunk_tokens)
-    step = transient_bytes(card, max(1, prefilling), chunk_tokens if prefilling else 1, longest)
-    return prefilling * one_chunk + (len(rows) - prefilling) * growth + step
+def next_step_bytes(
+    card: ModelCard, loads: Sequence[Load], chunk_tokens: int, prefill_rows: int, free_slots: int
+) -> int:
+    """What the next step can add to what is in use.
+
+    Args:
+        card: the model.
+        loads: the batch's jobs, in the order in which they came.
+        chunk_tokens: the prefill chunk.
+        prefill_rows: prompts computed together at most.
+        free_slots: tokens that the decoding rows' caches still have room for.
+    """
+    prompts = [load for load in loads if load.prompt_left][:prefill_rows]
+    decoding = [load for load in loads if not load.prompt_left]
+    need = 0
+    if prompts:
+        chunk = min(chunk_tokens, max(load.prompt_left for load in prompts))
+        context = max(load.length_tokens for load in prompts) + chunk
+        need += len(prompts) * row_bytes(card, chunk, chunk_tokens)
+        need += transient_bytes(card, len(prompts), chunk, context)
+    if decoding:
+        longest = max(load.length_tokens for load in decoding)
+        need += transient_bytes(card, len(decoding), 1, longest)
+        if free_slots < 1:
+            need += len(decoding) * row_bytes(card, 1, chunk_tokens)
+    return need
 
 
 def check(active_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int) -> Action:

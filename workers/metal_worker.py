@@ -7,18 +7,18 @@ and heartbeats stay true for every running job.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import queue
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Final
 
 import structlog
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.command import parse_payload
 from rq.exceptions import StopRequested
@@ -30,11 +30,11 @@ from rq.utils import now
 from rq.worker import BaseWorker
 from rq.worker.base import WorkerStatus
 
-from scheduler.errors import StoreUnavailable
 from scheduler.holding import Held
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import inbox_channel
 from scheduler.settings import load
+from scheduler.swap import STORE_ERRORS
 from scheduler.waiting import WAKE_CHANNEL
 from workers.runner import TICK_SECONDS, Runner
 
@@ -61,6 +61,7 @@ class MetalWorker(BaseWorker):
         self._unwanted: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._next_heartbeat = self._next_beat = self._next_look = 0.0
         self._suspended = self._cold = False
+        self._stop_by = math.inf
 
     # RQ's life of a worker
 
@@ -70,7 +71,7 @@ class MetalWorker(BaseWorker):
         level = getattr(logging, settings.log_level.upper())
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
         lifecycle = Lifecycle(self.connection, settings)
-        self._runner = Runner(lifecycle, self.name, self.queue_names())
+        self._runner = Runner(lifecycle, self.name, self.queue_names(), patient=self._patient)
         super().bootstrap(*args, **kwargs)
         self._runner.open()
 
@@ -78,13 +79,14 @@ class MetalWorker(BaseWorker):
         """Put back what still runs, end the engine, leave."""
         runner = self._runner
         if runner is not None:
-            try:
+            with _store_may_be_away():
                 self._drain(runner)
                 runner.put_back_all("worker shut down")
                 self._count_ended(runner)
-            finally:
+            with _store_may_be_away():
                 runner.close()
-        super().teardown()
+        with _store_may_be_away():
+            super().teardown()
 
     def subscribe(self) -> None:
         """Listen to RQ's commands, to news of claimable jobs, and to cancellations."""
@@ -96,8 +98,10 @@ class MetalWorker(BaseWorker):
     def run_maintenance_tasks(self) -> None:
         """RQ's, without its way with lost jobs: it fails them, and the runner puts them back."""
         assert self._runner is not None
-        self._runner.reconcile()
-        super().run_maintenance_tasks()
+        self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ does not annotate it
+        with _store_may_be_away():
+            self._runner.reconcile()
+            super().run_maintenance_tasks()
 
     def clean_registries(self) -> None:
         """Clean what has ended; jobs found started or in between are the runner's to recover."""
@@ -127,7 +131,7 @@ class MetalWorker(BaseWorker):
                 return self._rq_job(held)
             if runner.running:
                 idle_since = time.monotonic()
-            elif (timeout is None and runner.settled) or (
+            elif (timeout is None and self._settled(runner)) or (
                 max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time
             ):
                 return None
@@ -138,8 +142,9 @@ class MetalWorker(BaseWorker):
         assert self._runner is not None
         assert self._held is not None
         held, self._held = self._held, None
-        self._become(WorkerStatus.BUSY)
         self._runner.launch(held)
+        with _store_may_be_away():
+            self._become(WorkerStatus.BUSY)
 
     # Stopping
 
@@ -155,19 +160,29 @@ class MetalWorker(BaseWorker):
     def _shutdown(self) -> None:
         """Asked to stop: the loop sees it before its next claim. RQ would raise in the midst of one."""
         self._stop_requested = True
+        if self._runner is not None:
+            self._stop_by = time.monotonic() + self._runner.settings.shutdown_grace
         self._poke()
+
+    def _patient(self) -> bool:
+        """Whether there is time to wait for a store that does not answer."""
+        return not self._cold and time.monotonic() < self._stop_by
 
     def _drain(self, runner: Runner) -> None:
         """Let running jobs finish, for as long as the settings allow."""
-        deadline = time.monotonic() + runner.settings.shutdown_grace
-        while runner.running and not self._cold and time.monotonic() < deadline:
+        if not self._stop_requested:
+            self._stop_by = time.monotonic() + runner.settings.shutdown_grace
+        while runner.running and self._patient():
             self._go_round(runner)
 
     # Commands, from RQ's thread; done in the loop
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """RQ's commands; those about jobs are about any of the running ones."""
-        payload = parse_payload(message)
+        try:
+            payload = parse_payload(message)
+        except (ValueError, AttributeError):
+            return  # whoever sent it, the next command must still be heard
         if payload.get("command") == "stop-job":
             self._unwanted.put(str(payload.get("job_id")))
             self._poke()
@@ -193,7 +208,8 @@ class MetalWorker(BaseWorker):
 
     def check_for_suspension(self, burst: bool) -> None:
         """A suspended worker claims nothing and goes on with what runs; in burst mode it leaves."""
-        self._look_whether_suspended(at_once=burst)
+        with _store_may_be_away():
+            self._look_whether_suspended(at_once=burst)
         if burst and self._suspended and not (self._runner and self._runner.running):
             raise StopRequested
 
@@ -204,7 +220,7 @@ class MetalWorker(BaseWorker):
         self._next_beat = time.monotonic() + _BEAT_SECONDS
         try:
             super().heartbeat(timeout, pipeline)
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except STORE_ERRORS as error:
             log.warning("the store does not answer", error=str(error))
 
     # Details of the loop
@@ -217,14 +233,19 @@ class MetalWorker(BaseWorker):
             if unwanted:
                 runner.cancel(unwanted)
             self._keep_heartbeats(runner)
-        except (StoreUnavailable, RedisConnectionError, RedisTimeoutError) as error:
+        except STORE_ERRORS as error:
             log.warning("the store does not answer", error=str(error))
             time.sleep(_STORE_RETRY_SECONDS)
+
+    def _settled(self, runner: Runner) -> bool:
+        with _store_may_be_away():
+            return runner.settled
+        return False
 
     def _claim(self, runner: Runner) -> Held | None:
         try:
             return None if self._suspended else runner.claim()
-        except (StoreUnavailable, RedisConnectionError, RedisTimeoutError) as error:
+        except STORE_ERRORS as error:
             log.warning("the store does not answer", error=str(error))
             time.sleep(_STORE_RETRY_SECONDS)
             return None
@@ -282,3 +303,12 @@ class MetalWorker(BaseWorker):
     def _poke(self) -> None:
         if self._runner is not None:
             self._runner.poke()
+
+
+@contextlib.contextmanager
+def _store_may_be_away() -> Iterator[None]:
+    """Leave the block where the store does not answer: what it was for is done again later."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        log.warning("the store does not answer", error=str(error))

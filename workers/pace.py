@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 _WINDOW_SECONDS: Final = 30.0
+_WINDOW: Final = 512
+_PAUSE_SECONDS: Final = 10.0
 
 DEATHS_MOST: Final = 5
 DEATHS_SECONDS: Final = 60.0
@@ -23,23 +25,24 @@ class Pace:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._counts: collections.deque[tuple[float, int]] = collections.deque()
-        self._last_rate = 0.0
+        self._counted_at: float | None = None
 
     def count(self, tokens: int) -> None:
-        """Note tokens that were just made."""
-        self._counts.append((self._clock(), tokens))
+        """Note tokens that were just made; the time since the last ones is theirs, a pause is nobody's."""
+        now = self._clock()
+        if self._counted_at is not None and now - self._counted_at < _PAUSE_SECONDS:
+            self._counts.append((now - self._counted_at, tokens))
+            while (
+                sum(seconds for seconds, _ in self._counts) > _WINDOW_SECONDS or len(self._counts) > _WINDOW
+            ):
+                self._counts.popleft()
+        self._counted_at = now
 
     @property
     def tokens_per_second(self) -> float:
         """The rate; what it last was while nothing is made; 0 before anything was."""
-        now = self._clock()
-        while self._counts and now - self._counts[0][0] > _WINDOW_SECONDS:
-            self._counts.popleft()
-        if len(self._counts) > 1:
-            span = self._counts[-1][0] - self._counts[0][0]
-            made = sum(tokens for _, tokens in self._counts) - self._counts[0][1]
-            self._last_rate = made / span if span > 0 else self._last_rate
-        return self._last_rate
+        seconds = sum(seconds for seconds, _ in self._counts)
+        return sum(tokens for _, tokens in self._counts) / seconds if seconds > 0 else 0.0
 
 
 class Breaker:

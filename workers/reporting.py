@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler import fleet
 from scheduler.holding import Held, recover
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.swap import STORE_ERRORS
 from workers.wire import Message
 
 log = structlog.get_logger(__name__)
@@ -41,7 +42,7 @@ class Reporting:
         self._counters: Counter[str] = Counter()
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._device: Message = {"budget_bytes": 0, "budget_source": "", "limits_bytes": {}}
-        self._reported_at = self._recovered_at = 0.0
+        self._reported_at = self._recovered_at = -math.inf
         self._changed = True
 
     def ready(self, message: Message) -> None:
@@ -79,7 +80,7 @@ class Reporting:
         served: Sequence[str],
     ) -> None:
         """Say how this worker is, where that changed or the lease asks for it; see to the silent ones."""
-        now, lease = self._clock(), self._lifecycle.settings.lease_seconds
+        now, lease = time.monotonic(), self._lifecycle.settings.lease_seconds
         if not self._changed and now - self._reported_at < lease / _REPORTS_PER_LEASE:
             return
         account = ledger or Ledger(self._device["budget_bytes"], 0, 1)
@@ -108,7 +109,7 @@ class Reporting:
             tokens_per_second=tokens_per_second,
             queues=self._queues,
             counters=dict(self._counters),
-            updated_at=now,
+            updated_at=self._clock(),
         )
         try:
             fleet.report(self._lifecycle.connection, report, lease)
@@ -119,5 +120,5 @@ class Reporting:
                 held = {f"{job.rec.id} {job.lease}" for job in running}
                 for job_id in recover(self._lifecycle.queue, names, self._name, held):
                     log.warning("job taken over", job=job_id)
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except STORE_ERRORS as error:
             log.warning("the store does not answer", error=str(error))

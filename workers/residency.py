@@ -33,7 +33,7 @@ class Residency:
     sources: dict[str, str]
     send: Callable[[Message], None]
     loading: str | None = None
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
     _given_up: dict[str, tuple[float, str]] = field(default_factory=dict)
     _weights: dict[str, int] = field(default_factory=dict)
     _used: list[str] = field(default_factory=list)
@@ -74,23 +74,41 @@ class Residency:
                 model, f"{model} weighs {gib(need)}; this worker's budget is {gib(ledger.budget_bytes)}"
             )
             return False
-        idle_models = [name for name in self._idle(ledger) if name != model]
-        freeable = sum(ledger.cards[name].weights_bytes for name in idle_models)
-        if ledger.weights_bytes + ledger.reserved_bytes + need - freeable > ledger.budget_bytes:
-            return False  # and nothing was unloaded in vain
-        for idle in idle_models:
-            if ledger.weights_bytes + ledger.reserved_bytes + need <= ledger.budget_bytes:
-                break
-            log.info("model unloaded", model=idle)
-            ledger.drop_model(idle)
-            self.send({"kind": "unload", "model": idle})
+        if not self.fits(need, ledger) and not self.make_room(model, need, ledger):
+            return False
+        ledger.expect(model, need)
         self.loading = model
         self.send({"kind": "load", "model": model, "source": self.sources[model]})
+        return True
+
+    def fits(self, need_bytes: int, ledger: Ledger) -> bool:
+        """Whether so much is free."""
+        return ledger.weights_bytes + ledger.reserved_bytes + need_bytes <= ledger.budget_bytes
+
+    def make_room(self, model: str, need_bytes: int, ledger: Ledger) -> bool:
+        """Unload idle models, least recently used first, where that makes room; False, and nothing done, else.
+
+        Args:
+            model: the one that needs the room; it stays.
+            need_bytes: beside what is held now.
+            ledger: the account.
+        """
+        idle = [name for name in self._idle(ledger) if name != model]
+        given_back = sum(ledger.cards[name].weights_bytes for name in idle)
+        if not idle or not self.fits(need_bytes - given_back, ledger):
+            return False
+        for name in idle:
+            if self.fits(need_bytes, ledger):
+                break
+            log.info("model unloaded", model=name)
+            ledger.drop_model(name)
+            self.send({"kind": "unload", "model": name})
         return True
 
     def loaded(self, card: ModelCard, ledger: Ledger) -> None:
         """A model is in memory: count it, or send it away where it is larger than its files said."""
         self.loading = None
+        ledger.expect_no_more(card.model)
         self._weights[card.model] = card.weights_bytes
         if ledger.weights_bytes + ledger.reserved_bytes + card.weights_bytes <= ledger.budget_bytes:
             ledger.admit_model(card)
@@ -101,8 +119,10 @@ class Residency:
             need, limit = gib(card.weights_bytes), gib(ledger.budget_bytes)
             self.give_up(card.model, f"{card.model} weighs {need}; this worker's budget is {limit}")
 
-    def give_up(self, model: str, reason: str) -> None:
+    def give_up(self, model: str, reason: str, ledger: Ledger | None = None) -> None:
         """Do not serve a model for a while."""
+        if ledger is not None:
+            ledger.expect_no_more(model)
         log.error("model unusable", model=model, reason=reason)
         self._given_up[model] = (self.clock() + GIVEN_UP_SECONDS, reason)
         if self.loading == model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import select
@@ -13,15 +14,16 @@ from typing import Final
 import structlog
 from rq.job import Job
 
-from scheduler.blame import Failure, Fault
-from scheduler.errors import ClientError
+from scheduler.blame import Failure
+from scheduler.errors import ClientError, gib
 from scheduler.footprint import ModelCard, Row, alone_bytes
 from scheduler.holding import Held, Holding
 from scheduler.job import State
-from scheduler.ledger import Ledger
+from scheduler.ledger import Ledger, Pressure
 from scheduler.lifecycle import Lifecycle, never_fits
+from scheduler.strays import mend
 from workers.claiming import Claiming
-from workers.classifier import classify_text
+from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, key_of, progress_of
 from workers.pace import Breaker, Pace
 from workers.reporting import Reporting
@@ -33,8 +35,11 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
 
-_SUSPECT_AFTER: Final = frozenset({Fault.RESOURCE_LIMIT, Fault.VICTIM, Fault.GPU_TIMEOUT})
-"""Faults that leave a process not to be trusted."""
+_LOAD_SECONDS: Final = 3600.0
+"""An engine silent for so long while it loads, which may mean to download, is replaced."""
+
+_MEASURE_SECONDS: Final = 10.0
+"""How often an idle engine reads anew what the host can give."""
 
 _SHEDS_MOST: Final = 8
 """Times that a job may be shed before it runs alone."""
@@ -48,10 +53,16 @@ class Runner:
         name: the worker's.
         queues: names of the queues that it serves.
         clock: Unix seconds.
+        patient: whether to go on waiting for a store that does not answer.
     """
 
     def __init__(
-        self, lifecycle: Lifecycle, name: str, queues: Sequence[str], clock: Callable[[], float] = time.time
+        self,
+        lifecycle: Lifecycle,
+        name: str,
+        queues: Sequence[str],
+        clock: Callable[[], float] = time.time,
+        patient: Callable[[], bool] = lambda: True,
     ) -> None:
         self.settings = lifecycle.settings
         self.supervisor = Supervisor(self.settings)
@@ -60,8 +71,12 @@ class Runner:
         self._residency = Residency(self.settings.model_sources, self.supervisor.send)
         holding = Holding(lifecycle.queue, name, clock)
         self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, clock)
+        self._desk.patient = patient
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency)
-        self._pace, self._breaker = Pace(clock), Breaker(clock)
+        self._pace, self._breaker = Pace(time.monotonic), Breaker(time.monotonic)
+        self._pressure = Pressure()
+        self._heard: collections.deque[Message] = collections.deque()
+        self._next_measure = 0.0
         self._next_tick = 0.0
         self._worth_claiming = True
         self._wake_read, self._wake_write = os.pipe()
@@ -106,16 +121,19 @@ class Runner:
         sources = [self._wake_read]
         if self.supervisor.running:
             sources.append(self.supervisor.fileno())
-        until_tick = max(0.0, self._next_tick - self._clock())
-        ready, _, _ = select.select(sources, [], [], min(timeout_seconds, until_tick))
+        sinks = [self.supervisor.send_fileno()] if self.supervisor.waits_to_send else []
+        wait = 0.0 if self._heard else min(timeout_seconds, max(0.0, self._next_tick - time.monotonic()))
+        ready, writable, _ = select.select(sources, sinks, [], wait)
+        if writable:
+            self.supervisor.flush()
         if self._wake_read in ready:
             os.read(self._wake_read, 4096)
             self._claiming.forget()
             self._worth_claiming = True
-        if ready and ready[-1] != self._wake_read:
-            self._hear()
-        if self._clock() >= self._next_tick:
-            self._next_tick = self._clock() + TICK_SECONDS
+        if self._heard or (ready and ready[-1] != self._wake_read):
+            self._hear(more=bool(ready) and ready[-1] != self._wake_read)
+        if time.monotonic() >= self._next_tick:
+            self._next_tick = time.monotonic() + TICK_SECONDS
             self._claiming.forget()
             self._worth_claiming = True
             self._tick()
@@ -178,8 +196,8 @@ class Runner:
         self._desk.put_back_all(reason)
 
     def reconcile(self) -> None:
-        """Mend the indexes beside RQ's lists."""
-        self._lifecycle.queue.reconcile()
+        """Mend what RQ's tools and plain workers left."""
+        mend(self._lifecycle.queue)
 
     def rq_job(self, held: Held) -> Job:
         """RQ's job for one in hand."""
@@ -187,21 +205,24 @@ class Runner:
 
     # What the engine says
 
-    def _hear(self) -> None:
-        try:
-            messages = self.supervisor.receive()
-        except WireBroken:
+    def _hear(self, *, more: bool) -> None:
+        """Take what the engine said, in order; what a failing store interrupts is taken up again."""
+        died = False
+        if more:
+            try:
+                self._heard += self.supervisor.receive()
+            except WireBroken:
+                died = True
+        while self._heard:
+            steps: list[Message] = []
+            while self._heard and self._heard[0]["kind"] == "step":
+                steps += self._heard.popleft()["steps"]
+            self._write(steps)  # a job's tokens before its shedding
+            if self._heard:
+                self._on(self._heard.popleft())
+        self.supervisor.heard()
+        if died:
             self._engine_died()
-            return
-        steps: list[Message] = []
-        for message in messages:
-            if message["kind"] == "step":
-                steps += message["steps"]
-            else:
-                self._write(steps)  # in the order said: a job's tokens before its shedding
-                steps = []
-                self._on(message)
-        self._write(steps)
 
     def _write(self, steps: Sequence[Message]) -> None:
         if not steps:
@@ -212,18 +233,25 @@ class Runner:
         self._desk.write(progress_of(self._desk, steps))
 
     def _on(self, message: Message) -> None:
-        kind, held = message["kind"], self.running.get(message.get("key", ""))
+        kind = message["kind"]
         if kind == "ready":
             self._on_ready(message)
         elif kind == "loaded":
             self._on_loaded(message)
         elif kind == "load_failed":
-            self._residency.give_up(message["model"], message["reason"])
+            self._residency.give_up(message["model"], message["reason"], self._desk.ledger)
+        elif kind == "measured":
+            self._reporting.ready(message)
+            if self._desk.ledger is not None:
+                self._desk.ledger.reading_bytes = message["budget_bytes"]
         elif kind == "raised":
             self._on_raised(message)
-        elif held is None:
-            return
-        elif kind == "sized":
+        elif (held := self.running.get(message.get("key", ""))) is not None:
+            self._on_job(held, message)
+
+    def _on_job(self, held: Held, message: Message) -> None:
+        kind = message["kind"]
+        if kind == "sized":
             self._on_sized(held, Row(message["prompt_tokens"], message["max_tokens"]))
         elif kind == "refused":
             self._desk.fail(held, ClientError.from_body(message["error"]))
@@ -233,7 +261,9 @@ class Runner:
     def _on_ready(self, message: Message) -> None:
         self._reporting.ready(message)
         chunk, rows = self.settings.prefill_chunk, self.settings.prefill_rows
-        self._desk.ledger = Ledger(message["budget_bytes"], chunk, rows)
+        self._desk.ledger = Ledger(
+            message["steady_bytes"], chunk, rows, message["budget_bytes"], self._pressure
+        )
         for model in self._residency.served[:1]:
             self._residency.load(model, self._desk.ledger)
         self._next_tick = 0.0
@@ -254,6 +284,7 @@ class Runner:
         meta = replace(
             held.rec.meta,
             prompt_tokens=row.prompt_tokens,
+            max_tokens=row.max_tokens,
             counted=True,
             estimated_bytes=need,
             reserved_bytes=ledger.share_bytes(held.holder),
@@ -264,6 +295,9 @@ class Runner:
             self._desk.grant(held)
         elif need > ledger.budget_bytes:
             self._desk.fail(held, never_fits(held.rec.id, need, ledger.budget_bytes))
+        elif held.rec.envelope["request"].get("on_insufficient_memory") == "fail":
+            message = f"insufficient memory now: the job needs {gib(need)}"
+            self._desk.fail(held, ClientError("insufficient_memory", message, retry_after=1))
         else:
             self._desk.put_back(held, "larger than estimated")
 
@@ -279,24 +313,26 @@ class Runner:
         jobs, text = self._desk.find(message["keys"]), message["text"][:300]
         fault = classify_text(message["text"])
         log.warning("engine raised", fault=fault.value, jobs=len(jobs), text=text)
+        company = max(len(jobs), len(self._desk.granted))
         self._desk.judge(
-            jobs, Failure(fault, died=False, company=len(jobs), detail=text, limit_bytes=self._limit)
+            jobs, Failure(fault, died=False, company=company, detail=text, limit_bytes=self._limit)
         )
-        if fault in _SUSPECT_AFTER:
+        if is_suspect(fault, message["text"]):
             self.supervisor.kill()
 
     def _engine_died(self) -> None:
         death = self.supervisor.bury()
         self._breaker.died()
         self._reporting.count("engine_deaths")
-        at_work = self._desk.find(sorted(self._desk.granted))
+        # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
+        at_work = self._desk.find(sorted(self._desk.granted or self.running))
         loading = self._residency.reset()
-        if loading is not None and not at_work:
-            self._residency.give_up(
-                loading, f"{loading} ended the engine while it was loaded: {death.detail}"
-            )
+        if loading is not None:
+            reason = f"{loading} ended the engine while it was loaded: {death.detail}"
+            self._residency.give_up(loading, reason, self._desk.ledger)
+        company = len(at_work) + (loading is not None)
         failure = Failure(
-            death.fault, died=True, company=len(at_work), detail=death.detail, limit_bytes=self._limit
+            death.fault, died=True, company=company, detail=death.detail, limit_bytes=self._limit
         )
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
@@ -313,8 +349,13 @@ class Runner:
     def _tick(self) -> None:
         if not self.supervisor.running and not self._breaker.open:
             self.supervisor.start()
-        if self._desk.granted and self._residency.loading is None:
+        if self._residency.loading is not None:
+            self.supervisor.kill_if_silent(_LOAD_SECONDS)
+        elif self.running or self._desk.ledger is None:
             self.supervisor.kill_if_silent(self.settings.progress_timeout)
+        elif time.monotonic() >= self._next_measure:
+            self._next_measure = time.monotonic() + _MEASURE_SECONDS
+            self.supervisor.send({"kind": "measure"})
         self._desk.end_unwanted()
         self._lifecycle.end_overdue()
         self._report()

@@ -23,7 +23,7 @@ import structlog
 from scheduler.blame import Fault
 from scheduler.settings import Settings
 from workers.classifier import classify_death
-from workers.wire import Message, Receiver, Sender, WireBroken
+from workers.wire import Message, Outbox, Receiver, WireBroken
 
 log = structlog.get_logger(__name__)
 
@@ -71,12 +71,13 @@ class Supervisor:
     account: Account = field(default_factory=Account)
     starts: int = 0
     _process: subprocess.Popen[bytes] | None = None
-    _sender: Sender | None = None
+    _outbox: Outbox | None = None
     _receiver: Receiver | None = None
     _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
     _tail_thread: threading.Thread | None = None
     _heard_at: float = 0.0
     _timed_out: bool = False
+    _meant: bool = False
 
     @property
     def running(self) -> bool:
@@ -97,7 +98,7 @@ class Supervisor:
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
         self._tail.clear()
-        self._timed_out = False
+        self._timed_out = self._meant = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "workers.engine", str(to_read), str(from_write)],
             stdin=subprocess.DEVNULL,
@@ -109,7 +110,7 @@ class Supervisor:
         )
         os.close(to_read)
         os.close(from_write)
-        self._sender, self._receiver = Sender(to_write), Receiver(from_read)
+        self._outbox, self._receiver = Outbox(to_write), Receiver(from_read)
         self._tail_thread = threading.Thread(
             target=self._keep_tail, args=(self._process.stderr,), daemon=True
         )
@@ -132,12 +133,29 @@ class Supervisor:
 
     def send(self, message: Message) -> None:
         """Tell the engine; a dead one is noticed by :meth:`receive`."""
-        if self._sender is None:
+        if self._outbox is None:
             return
         try:
-            self._sender.send(message)
+            self._outbox.send(message)
         except WireBroken:
             log.info("engine does not listen", pid=self.pid)
+
+    @property
+    def waits_to_send(self) -> bool:
+        """Whether the engine has yet to read what it was told."""
+        return self._outbox is not None and self._outbox.full
+
+    def send_fileno(self) -> int:
+        """Writable when the engine takes more."""
+        return self._outbox.fileno() if self._outbox else -1
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._outbox is not None:
+            try:
+                self._outbox.flush()
+            except WireBroken:
+                log.info("engine does not listen", pid=self.pid)
 
     def receive(self) -> list[Message]:
         """What the engine said; waits where it said nothing.
@@ -166,8 +184,9 @@ class Supervisor:
         self._heard_at = self.clock()
 
     def kill(self) -> None:
-        """End the engine at once; its death is noticed by :meth:`receive`."""
+        """End the engine at once; its death is noticed by :meth:`receive`, and is nobody's fault."""
         if self._process is not None:
+            self._meant = True
             self._process.send_signal(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -197,6 +216,8 @@ class Supervisor:
         fault = classify_death(exit_code, words, account.most_bytes, account.budget_bytes, cpu=account.cpu)
         if self._timed_out:
             fault = Fault.GPU_TIMEOUT
+        elif self._meant:
+            fault = Fault.VICTIM
         last = self._tail[-1][-200:] if self._tail else ""
         detail = f"{exit_name(exit_code)}{': ' if last else ''}{last}"
         log.warning(
@@ -232,11 +253,11 @@ class Supervisor:
             self._process.stderr.close()
 
     def _close(self) -> None:
-        if self._sender is not None:
-            self._sender.close()
+        if self._outbox is not None:
+            self._outbox.close()
         if self._receiver is not None:
             self._receiver.close()
-        self._sender = self._receiver = None
+        self._outbox = self._receiver = None
 
 
 def exit_name(exit_code: int) -> str:

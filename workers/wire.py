@@ -1,7 +1,8 @@
 """Messages between a worker and its engine: length-prefixed JSON objects over a pair of pipes.
 
-Engine-bound ``kind``s: ``configure``, ``load``, ``unload``, ``run``, ``grant``, ``remove``.
-Worker-bound: ``ready``, ``loading``, ``loaded``, ``load_failed``, ``sized``, ``step``, ``raised``, ``shed``.
+Engine-bound ``kind``s: ``configure``, ``load``, ``unload``, ``run``, ``grant``, ``remove``, ``measure``.
+Worker-bound: ``ready``, ``measured``, ``loading``, ``loaded``, ``load_failed``, ``sized``, ``refused``,
+``account``, ``step``, ``raised``, ``shed``.
 """
 
 from __future__ import annotations
@@ -46,6 +47,52 @@ class Sender:
             with self._lock:
                 while view:
                     view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise WireBroken(str(error)) from error
+
+
+class Outbox:
+    """Messages to somebody who may not be reading: kept here, and never waited for.
+
+    Args:
+        fd: the pipe's writing end.
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._left = bytearray()
+
+    @property
+    def full(self) -> bool:
+        """Whether something waits until the other end reads."""
+        return bool(self._left)
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._fd
+
+    def send(self, message: Message) -> None:
+        """Write one message, as much of it as goes now.
+
+        Raises:
+            WireBroken: nobody reads any more.
+        """
+        body = json.dumps(message, separators=(",", ":")).encode()
+        self._left += _LENGTH.pack(len(body)) + body
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what goes now.
+
+        Raises:
+            WireBroken: nobody reads any more.
+        """
+        try:
+            while self._left:
+                del self._left[: os.write(self._fd, self._left)]
+        except BlockingIOError:
+            pass
         except OSError as error:
             raise WireBroken(str(error)) from error
 

@@ -15,6 +15,7 @@ from scheduler.errors import ClientError
 from scheduler.job import State
 from scheduler.queue import JobQueue
 from scheduler.record import Outcome
+from scheduler.strays import mend
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
 from tests.waiting import wait_until
@@ -130,7 +131,7 @@ def test_cancelling_a_job_that_rq_ended_answers(client: FlaskClient, connection:
     assert client.post(f"/v1/jobs/{job['id']}/cancel").get_json()["status"] == "cancelled"
     assert client.get(f"/v1/jobs/{job['id']}/result").status_code == 409
     rq_job.delete()
-    queue.reconcile()
+    mend(queue)
 
 
 def test_prefer_wait_holds_for_the_end(client: FlaskClient, worker: PretendWorker) -> None:

@@ -15,6 +15,7 @@ from api.services import Services
 from scheduler.events import STEPS_CHANNEL, Kind, LoggedEvent, parse_step
 from scheduler.job import State
 from scheduler.record import Outcome
+from scheduler.strays import mend
 from tests.conftest import MODEL
 from tests.contract.streams import names, read, text
 from tests.pretend_worker import PretendWorker
@@ -149,7 +150,7 @@ def test_a_stream_ends_when_its_job_is_deleted(
     thread, seen = _read_in_thread(client, job_id)
     worker.queue.rq_queue("standard").empty()
     worker.connection.delete(f"tidegate:events:{job_id}")
-    worker.queue.reconcile()
+    mend(worker.queue)
     thread.join(10)
     assert names(seen)[-2:] == ["error", "message"]
     assert seen[-2].json()["error"]["code"] == "not_found"
@@ -168,7 +169,7 @@ def test_a_stream_ends_when_rq_cancels_its_job(
     thread.join(10)
     assert names(seen) == ["queued", "cancelled", "message"]
     rq_job.delete()
-    worker.queue.reconcile()
+    mend(worker.queue)
 
 
 def test_an_end_that_did_not_happen_is_not_believed(client: FlaskClient, worker: PretendWorker) -> None:

@@ -454,10 +454,15 @@ def test_the_guard_sheds_nothing_that_was_reserved(wide_model: Path, tmp_path: P
     with engine(tmp_path, prefill_chunk=chunk, blas_preload="auto") as roomy:
         card = roomy.load(wide_model)
     budget = card.weights_bytes + batch_bytes(card, rows, chunk, 4)
-    with engine(tmp_path, prefill_chunk=chunk, memory_budget=budget, cache_limit=0, blas_preload="auto") as talk:
+    with engine(
+        tmp_path, prefill_chunk=chunk, memory_budget=budget, cache_limit=0, blas_preload="auto"
+    ) as talk:
         talk.load(wide_model)
         keys = [talk.run(prompt="x" * 600, max_tokens=20) for _ in rows]
-        talk.until(lambda: talk.of("shed") or all("result" in (talk.steps(key) or [{}])[-1] for key in keys), "results")
+        talk.until(
+            lambda: talk.of("shed") or all("result" in (talk.steps(key) or [{}])[-1] for key in keys),
+            "results",
+        )
         assert talk.of("shed") == []
 
 
@@ -478,9 +483,9 @@ def test_an_engine_ends_with_its_pipe(tiny_model: Path, tmp_path: Path) -> None:
                 talk.load(tiny_model)
                 key = talk.run(max_tokens=4000)
                 talk.until(lambda key=key: talk.tokens(key), "a token")  # type: ignore[misc]
-            assert talk.supervisor._sender is not None
-            talk.supervisor._sender.close()
-            talk.supervisor._sender = None
+            assert talk.supervisor._outbox is not None
+            talk.supervisor._outbox.close()
+            talk.supervisor._outbox = None
             wait_until(gone(process.pid), "the engine's end", 5)
             assert talk.supervisor.bury().exit_code == 0
 

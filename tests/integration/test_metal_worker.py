@@ -78,7 +78,12 @@ def test_a_job_completes(site: Site) -> None:
     view = rec.view()
     assert view["result"]["usage"] == {"prompt_tokens": 5, "completion_tokens": 10, "total_tokens": 15}
     assert view["created_at"] <= view["started_at"] <= view["completed_at"]
-    assert 0 < view["memory"]["peak_bytes"] <= view["memory"]["estimated_bytes"] <= view["memory"]["budget_bytes"]
+    assert (
+        0
+        < view["memory"]["peak_bytes"]
+        <= view["memory"]["estimated_bytes"]
+        <= view["memory"]["budget_bytes"]
+    )
     assert [event.kind for event in site.events(job_id)][:2] == [Kind.QUEUED, Kind.STARTED]
     job = rq_job(site, job_id)
     assert job.get_status() is JobStatus.FINISHED
@@ -331,6 +336,7 @@ RUBBISH: list[tuple[Any, Any, dict[str, Any]]] = [
     (ENVELOPE, META, {"created_at": "yesterday"}),
     (ENVELOPE, META, {"status": b"\xff"}),
     (ENVELOPE, META, {"lease": b"\xff"}),
+    (ENVELOPE, META, {"lease": "nobody"}),
     ({"version": 1}, META, {}),
     ({"version": 1, "request": []}, META, {}),
     ({"version": 1, "request": {"prompt": 3}}, META, {}),
@@ -354,7 +360,12 @@ def test_a_job_whose_fields_are_rubbish_stops_nobody(
 def remove(site: Site, job_id: str) -> None:
     """Take away what nobody owns."""
     site.lifecycle.connection.lrem("rq:queue:standard", 0, job_id)
-    keys = [Job.key_for(job_id), f"rq:executions:{job_id}", f"rq:results:{job_id}", f"tidegate:events:{job_id}"]
+    keys = [
+        Job.key_for(job_id),
+        f"rq:executions:{job_id}",
+        f"rq:results:{job_id}",
+        f"tidegate:events:{job_id}",
+    ]
     site.connection.delete(*keys)
     for key in site.connection.scan_iter("rq:*standard"):
         if site.connection.type(key) == b"zset":

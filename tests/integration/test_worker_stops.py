@@ -134,7 +134,6 @@ def test_burst_with_nothing_to_do_ends(site: Site) -> None:
 
 def test_burst_ends_though_jobs_of_other_models_wait(site: Site) -> None:
     """What it cannot serve is left to others."""
-    site.lifecycle.settings.model_sources
     other = site.models | {"other": site.models["tiny"]}
     job_id = _for_another_model(site, other)
     with site.worker("--burst", wait=False) as worker:

@@ -25,6 +25,7 @@ from scheduler.job import State
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JOBS_KEY, JobQueue
 from scheduler.record import Outcome
+from scheduler.strays import mend
 from tests.key_leaks import LASTING
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
@@ -55,7 +56,7 @@ def lapse(lifecycle: Lifecycle) -> None:
             connection.delete(key)
     for kind in REGISTRIES[1:]:
         kind("standard", connection=connection, serializer=JSONSerializer).cleanup(time.time() + 1e6)
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     fleet.live_workers(connection)
 
 

@@ -22,6 +22,7 @@ from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
 from scheduler.record import Meta, read_record
+from scheduler.strays import mend
 from scheduler.waiting import WAITING_KEY, WAITING_TOKENS_KEY
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD, PretendWorker
@@ -76,7 +77,7 @@ def test_rq_empty_leaves_nothing_behind(connection: Redis, lifecycle: Lifecycle,
     jobs = [submit(queue_timeout=9).id for _ in range(3)]
     kept = submit(priority="batch", queue_timeout=9)
     rq_queue(connection).empty()
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     assert lifecycle.queue.waiting() == (1, kept.meta.work_tokens)
     assert [rec.id for rec in lifecycle.page().records] == [kept.id]
     assert not connection.exists(*(f"tidegate:events:{job}" for job in jobs))
@@ -95,7 +96,7 @@ def test_a_deleted_job_stands_in_nobodys_way(
         connection.delete(Job.key_for(gone.id))
     with pytest.raises(ClientError, match="no job"):
         lifecycle.get(gone.id)
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     assert rq_queue(connection).job_ids == [left.id]
     worker.claim(left.id)
     assert nothing_waits(lifecycle.queue)
@@ -109,7 +110,7 @@ def test_a_job_deleted_while_it_runs_is_lost_to_its_worker(
     rq_view(connection, held.rec.id).delete()
     with pytest.raises(AssertionError):
         worker.complete(held, "a")
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     assert not connection.exists(Job.key_for(held.rec.id), f"tidegate:events:{held.rec.id}")
 
 
@@ -120,7 +121,7 @@ def test_a_job_that_moved_while_indexes_were_mended_keeps_its_entry(
     for priority in PRIORITIES:
         submit(priority=priority, queue_timeout=9)
     before = snapshot(connection)
-    queue.reconcile()
+    mend(queue)
     assert snapshot(connection) == before
 
 
@@ -129,7 +130,7 @@ def test_a_miscounted_sum_is_mended(connection: Redis, queue: JobQueue, submit: 
     """Nothing latches: whatever the sum says, the jobs that wait are the truth."""
     rec = submit()
     connection.incrby(WAITING_TOKENS_KEY, amiss)
-    queue.reconcile()
+    mend(queue)
     assert queue.waiting() == (1, rec.meta.work_tokens)
     assert connection.hgetall(WAITING_KEY) == {rec.id.encode(): str(rec.meta.work_tokens).encode()}
 
@@ -159,10 +160,10 @@ def test_mending_between_a_plain_dequeue_and_its_giving_back_heals(
     """Another worker's tidying saw the job not waiting: the sums come right all the same."""
     rec = submit()
     plain_dequeue(connection)
-    queue.reconcile()
+    mend(queue)
     assert nothing_waits(queue)
     assert queue.give_back(queue.fetch(rec.id))
-    queue.reconcile()
+    mend(queue)
     assert queue.waiting() == (1, rec.meta.work_tokens)
     worker.claim(rec.id)
     assert nothing_waits(queue)
@@ -220,7 +221,7 @@ def test_nothing_from_the_store_is_unpickled(
         with pytest.raises(ClientError) as caught:
             lifecycle.get(job)
         assert caught.value.code == "not_found"
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     assert not mark.exists()
 
 
@@ -274,7 +275,7 @@ def test_a_job_that_is_not_ours_is_left_in_its_queue(
     held = claims.claim(ledger)
     assert held is not None
     assert held.rec.id == rec.id
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     assert rq_queue(connection).job_ids == [foreign.id]
     foreign.delete()
 
@@ -291,7 +292,7 @@ def test_a_job_requeued_with_rqs_tools_does_not_run_twice(
     assert claims.claim(ledger) is None
     assert lifecycle.get(held.rec.id).state is State.FAILED
     rq_view(connection, held.rec.id).delete()
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
 
 
 def test_a_missing_field_is_not_found() -> None:
@@ -326,10 +327,10 @@ def test_rq_status_words_stay_ours_to_read(connection: Redis, queue: JobQueue, s
     rq_view(connection, rec.id).cancel()
     assert rq_view(connection, rec.id).get_status() is JobStatus.CANCELED
     assert queue.fetch(rec.id).state is State.CANCELLED
-    queue.reconcile()
+    mend(queue)
     assert nothing_waits(queue)
     rq_view(connection, rec.id).delete()
-    queue.reconcile()
+    mend(queue)
 
 
 def test_a_stray_in_a_list_is_not_claimed(
@@ -341,7 +342,7 @@ def test_a_stray_in_a_list_is_not_claimed(
     connection.hset(Job.key_for(rec.id), "status", "canceled")
     assert worker.holding.claim(seen, seen.meta, ()) is None
     assert rq_queue(connection).job_ids == [rec.id]
-    queue.reconcile()
+    mend(queue)
     assert rq_queue(connection).job_ids == []
     rq_view(connection, rec.id).delete()
-    queue.reconcile()
+    mend(queue)

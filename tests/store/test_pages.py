@@ -11,6 +11,7 @@ from rq.job import Job
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle, Page
 from scheduler.record import Outcome
+from scheduler.strays import mend
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
 
@@ -39,7 +40,7 @@ def test_a_page_goes_on_where_the_last_one_ended(lifecycle: Lifecycle, submit: S
     submit()
     lifecycle.connection.delete(Job.key_for(jobs[2]))
     assert ids(lifecycle.page(limit=2, after=first.next_cursor)) == [jobs[1], jobs[0]]
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
 
 
 def test_pages_are_filtered(lifecycle: Lifecycle, submit: Submit, worker: PretendWorker) -> None:
@@ -95,5 +96,5 @@ def test_an_ended_job_is_listed_until_it_lapses(
     assert ids(lifecycle.page()) == [rec.id]
     connection.delete(Job.key_for(rec.id))
     assert ids(lifecycle.page()) == []
-    lifecycle.queue.reconcile()
+    mend(lifecycle.queue)
     assert not connection.exists("tidegate:jobs", f"tidegate:events:{rec.id}")

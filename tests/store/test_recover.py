@@ -17,6 +17,7 @@ from scheduler.holding import Progress, recover
 from scheduler.job import PRIORITIES, State
 from scheduler.queue import JobQueue
 from scheduler.record import Outcome
+from scheduler.strays import mend
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
 from tests.store.looking import kinds, nothing_waits, rq_view, snapshot
@@ -145,7 +146,7 @@ def test_rqs_own_recovery_puts_back_instead_of_failing(
     other.complete(again, "so far, so good")
     other.complete(other.claim(behind.id), "a")
     assert queue.fetch(lost.id).state is State.COMPLETED
-    queue.reconcile()
+    mend(queue)
     assert nothing_waits(queue)
 
 
@@ -166,5 +167,5 @@ def test_a_worker_that_rq_gave_up_holds_nothing(
     assert snapshot(connection) == before
     other.complete(other.claim(held.rec.id), "a")
     assert queue.rq_queue("standard").job_ids == []
-    queue.reconcile()
+    mend(queue)
     assert nothing_waits(queue)

@@ -133,10 +133,11 @@ def test_a_full_batch_claims_nothing() -> None:
     assert pick(busy(), [job("a")], max_batch=1) is None
 
 
-def test_jobs_of_models_that_are_not_resident_are_left() -> None:
-    """They neither go nor stand in the way."""
-    other = Candidate("other", "elsewhere", SMALL, passes=99)
-    assert chosen(pick(idle(), [other, job("a")])) == ("a", ())
+def test_a_job_of_a_model_that_is_not_resident_is_passed_within_the_bound() -> None:
+    """It waits like one that does not fit: passed by others at first, then by nobody, so that it loads."""
+    other = Candidate("other", "elsewhere", SMALL, passes=0)
+    assert chosen(pick(idle(), [other, job("a")])) == ("a", ("other",))
+    assert chosen(pick(idle(), [replace(other, passes=99), job("a")])) is None
 
 
 def test_nothing_waits_nothing_is_chosen() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.blame import Failure, Fault, judge_failure
+from scheduler.blame import VICTIMS_MOST, Failure, Fault, judge_failure
 from scheduler.errors import ClientError
 from scheduler.record import Meta
 
@@ -15,7 +15,7 @@ BLAMED = replace(FRESH, failures=1, alone=True)
 MEMORY = (Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT)
 
 
-def judged(meta: Meta, fault: Fault, *, died: bool, company: int, most: int = 3) -> Meta | ClientError:
+def judged(meta: Meta, fault: Fault, *, died: bool, company: int, most: int = 2) -> Meta | ClientError:
     """What becomes of a job."""
     failure = Failure(fault, died=died, company=company, detail="why", limit_bytes=3 << 30)
     return judge_failure(meta, failure, most, 12.0)
@@ -49,8 +49,14 @@ def test_company_never_fails_a_job(fault: Fault) -> None:
 @pytest.mark.parametrize("died", [True, False])
 @pytest.mark.parametrize("company", [1, 7])
 def test_a_victim_goes_on_as_it_was(company: int, *, died: bool) -> None:
-    """Another process's fault is nobody's here."""
-    assert judged(BLAMED, Fault.VICTIM, died=died, company=company) is BLAMED
+    """Another process's fault is nobody's here, but for ever it is not: then it counts as any other."""
+    meta: Meta | ClientError = BLAMED
+    for times in range(1, VICTIMS_MOST + 1):
+        assert isinstance(meta, Meta)
+        meta = judged(meta, Fault.VICTIM, died=died, company=company)
+        assert meta == replace(BLAMED, suspicions=times)
+    assert isinstance(meta, Meta)
+    assert isinstance(judged(meta, Fault.VICTIM, died=died, company=1), ClientError)
 
 
 @pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM, Fault.BUFFER_TOO_LARGE})

@@ -43,8 +43,11 @@ def test_a_small_mac_keeps_most_of_its_ram() -> None:
 @pytest.mark.parametrize(
     ("device", "limits"),
     [
-        ({"free_memory": 70 * GIB, "total_memory": 80 * GIB}, {"cuda_memory": int(70 * GIB * 0.9)}),
-        ({"total_memory": 80 * GIB}, {"cuda_memory": int(80 * GIB * 0.9)}),
+        (
+            {"free_memory": 70 * GIB, "total_memory": 80 * GIB},
+            {"cuda_total": int(80 * GIB * 0.9), "cuda_available": int(70 * GIB * 0.9)},
+        ),
+        ({"total_memory": 80 * GIB}, {"cuda_total": int(80 * GIB * 0.9)}),
         ({"device_name": "NVIDIA H100"}, {}),
     ],
 )
@@ -59,9 +62,9 @@ def test_a_cuda_device_is_limited_by_its_free_memory(
 @pytest.mark.parametrize(
     ("most", "current", "limits"),
     [
-        ("8589934592\n", "1073741824\n", {"cgroup": 7 * GIB}),
+        ("8589934592\n", "1073741824\n", {"cgroup_total": 8 * GIB, "cgroup_available": 7 * GIB}),
         ("max\n", "1073741824\n", {}),
-        ("1000\n", "2000\n", {"cgroup": 0}),
+        ("1000\n", "2000\n", {"cgroup_total": 1000, "cgroup_available": 0}),
         ("8589934592\n", None, {}),
         ("8589934592\n", "rubbish", {}),
         (None, None, {}),

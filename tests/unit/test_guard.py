@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.footprint import CacheGroup, ModelCard, Row, transient_bytes
+from scheduler.footprint import CacheGroup, ModelCard, Row, batch_bytes, transient_bytes
 from workers.guard import Action, Load, check, next_step_bytes, youngest_of_lowest
 
 CARD = ModelCard(
@@ -20,6 +22,8 @@ CARD = ModelCard(
     transient_bytes_per_pair=0.1,
     context_tokens=4096,
 )
+DECODES = Load("a", "standard", 1.0, length_tokens=20, prompt_left=0)
+PROMPT = Load("b", "standard", 2.0, length_tokens=64, prompt_left=30)
 
 
 @pytest.mark.parametrize(
@@ -54,22 +58,31 @@ def test_what_is_over_the_budget_never_just_goes(active: int, cache: int, growth
 
 def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
     """Nothing without rows; more for another row, for a prompt in the step, for a longer context."""
-    assert next_step_bytes(CARD, [], 64, 0) == 0
-    one = next_step_bytes(CARD, [Row(10, 10)], 64, 0)
-    two = next_step_bytes(CARD, [Row(10, 10)] * 2, 64, 0)
-    prompt = next_step_bytes(CARD, [Row(10, 10)] * 2, 64, 1)
-    longer = next_step_bytes(CARD, [Row(10, 10), Row(900, 10)], 64, 1)
+    assert next_step_bytes(CARD, [], 64, 4, 9) == 0
+    one = next_step_bytes(CARD, [DECODES], 64, 4, 0)
+    two = next_step_bytes(CARD, [DECODES] * 2, 64, 4, 0)
+    prompt = next_step_bytes(CARD, [DECODES] * 2 + [PROMPT], 64, 4, 0)
+    longer = next_step_bytes(CARD, [DECODES] * 2 + [replace(PROMPT, length_tokens=900)], 64, 4, 0)
     assert 0 < one < two < prompt < longer
 
 
 def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
-    """A cache grows 256 tokens at a time, so a row's next token can cost 256 tokens' bytes."""
-    rows = [Row(10, 10)] * 3
-    assert next_step_bytes(CARD, rows, 64, 0) >= 3 * 256 * 10 + transient_bytes(CARD, 1, 1, 20)
+    """A cache grows 256 tokens at a time: without a free slot the next token costs as many, with one none."""
+    step = transient_bytes(CARD, 3, 1, 20)
+    assert next_step_bytes(CARD, [DECODES] * 3, 64, 4, 0) == 3 * 256 * 10 + step
+    assert next_step_bytes(CARD, [DECODES] * 3, 64, 4, 1) == step
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=8), st.integers(1, 512), st.integers(1, 4))
+def test_what_the_ledger_admits_the_guard_lets_go(prompts: list[int], chunk: int, together: int) -> None:
+    """A batch's first step never asks for more than was reserved for its life: no shedding by estimate."""
+    loads = [replace(PROMPT, length_tokens=0, prompt_left=tokens) for tokens in prompts]
+    rows = [Row(tokens, 1) for tokens in prompts]
+    assert next_step_bytes(CARD, loads, chunk, together, 0) <= batch_bytes(CARD, rows, chunk, together)
 
 
 def load(key: str, priority: str, claimed_at: float) -> Load:
-    return Load(key, priority, claimed_at, Row(1, 1))
+    return Load(key, priority, claimed_at, 1, 0)
 
 
 @pytest.mark.parametrize(

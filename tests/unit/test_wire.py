@@ -175,4 +175,4 @@ def test_sending_to_nobody_is_told() -> None:
     sender = Sender(write_fd)
     with pytest.raises(WireBroken):
         sender.send({"kind": "run"})
-    sender.close()
+    os.close(write_fd)
