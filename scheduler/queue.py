@@ -116,7 +116,9 @@ class JobQueue:
         found: list[JobRecord] = []
         for page in range(_HEAD_PAGES):
             entries: Any = self.connection.lrange(key, page * count, (page + 1) * count - 1)
-            records = self.fetch_many([entry.decode() for entry in entries]) if entries else []
+            records = (
+                self.fetch_many([entry.decode(errors="replace") for entry in entries]) if entries else []
+            )
             found += [rec for rec in records if rec.state is State.QUEUED and wanted(rec)]
             if len(entries) < count or len(found) >= count:
                 break

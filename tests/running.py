@@ -273,9 +273,12 @@ class Site:
 @contextmanager
 def a_site(models: dict[str, Path], **settings: Any) -> Iterator[Site]:
     """A place of its own: a server and a folder, whose name is short, as a socket's address must be."""
-    with tempfile.TemporaryDirectory(prefix="tg-") as name, valkey(Path(name)) as (url, _):
-        with Redis.from_url(url) as connection:
-            yield Site(url, connection, Path(name), models, settings)
+    with (
+        tempfile.TemporaryDirectory(prefix="tg-") as name,
+        valkey(Path(name)) as (url, _),
+        Redis.from_url(url) as connection,
+    ):
+        yield Site(url, connection, Path(name), models, settings)
 
 
 def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:

@@ -33,7 +33,7 @@ _TEXTS: Final[tuple[tuple[str, str, Fault], ...]] = (
     ),
     (r"CUDA.*out of memory|CUBLAS_STATUS_ALLOC_FAILED", "backend/cuda", Fault.OUT_OF_MEMORY),
     (
-        r"std::bad_alloc|MemoryError|Cannot allocate memory",
+        r"std::bad_alloc|MemoryError|Cannot allocate memory|Resource temporarily unavailable",
         "the C++ and Python runtimes",
         Fault.OUT_OF_MEMORY,
     ),
@@ -60,7 +60,7 @@ def is_suspect(fault: Fault, text: str) -> bool:
 
 
 def classify_death(
-    exit_code: int, last_words: str, active_bytes: int, budget_bytes: int, *, cpu: bool
+    exit_code: int, last_words: str, active_bytes: int, budget_bytes: int, *, cpu: bool, limited: bool = False
 ) -> Fault:
     """The fault behind an engine's death.
 
@@ -70,11 +70,12 @@ def classify_death(
         active_bytes: the account that it kept: what it last said it used, and was about to add.
         budget_bytes: its budget.
         cpu: whether it computed on MLX's CPU build, whose failed allocation is a segmentation fault.
+        limited: whether its address space was limited, which stacks and arenas fill before the account.
     """
     told = classify_text(last_words)
     if told is not Fault.BUG:
         return told
-    if exit_code == -signal.SIGSEGV and cpu and active_bytes >= budget_bytes // 2:
+    if exit_code == -signal.SIGSEGV and cpu and (limited or active_bytes >= budget_bytes // 2):
         return Fault.OUT_OF_MEMORY
     if exit_code == -signal.SIGKILL:  # as Linux's out-of-memory killer and macOS's jetsam do
         return Fault.OUT_OF_MEMORY

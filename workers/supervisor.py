@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -213,7 +214,9 @@ class Supervisor:
         self._end_tail()
         words = "\n".join(self._tail)
         account = self.account
-        fault = classify_death(exit_code, words, account.most_bytes, account.budget_bytes, cpu=account.cpu)
+        fault = classify_death(
+            exit_code, words, account.most_bytes, account.budget_bytes, cpu=account.cpu, limited=_limited()
+        )
         if self._timed_out:
             fault = Fault.GPU_TIMEOUT
         elif self._meant:
@@ -258,6 +261,11 @@ class Supervisor:
         if self._receiver is not None:
             self._receiver.close()
         self._outbox = self._receiver = None
+
+
+def _limited() -> bool:
+    """Whether this process's address space, and so its children's, is limited."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def exit_name(exit_code: int) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.wire import MAX_MESSAGE_BYTES, Message, Receiver, Sender, WireBroken
+from workers.wire import MAX_MESSAGE_BYTES, Message, Outbox, Receiver, Sender, WireBroken
 
 MESSAGES = st.lists(
     st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.integers())).map(
@@ -176,3 +176,30 @@ def test_sending_to_nobody_is_told() -> None:
     with pytest.raises(WireBroken):
         sender.send({"kind": "run"})
     os.close(write_fd)
+
+
+def test_an_outbox_never_waits_for_its_reader() -> None:
+    """More than the pipe holds is kept, and goes in order as the other end reads; then nothing is left."""
+    with pipe() as (fd, receiver):
+        outbox = Outbox(fd)
+        messages = [{"kind": f"{number} " * 20_000} for number in range(12)]
+        for message in messages:
+            outbox.send(message)
+        assert outbox.full
+        found: list[Message] = []
+        while len(found) < len(messages):
+            found += receiver.read()
+            outbox.flush()
+        assert found == messages
+        assert not outbox.full
+
+
+def test_an_outbox_without_a_reader_is_told() -> None:
+    """Even where its words could only be kept."""
+    read_fd, write_fd = os.pipe()
+    outbox = Outbox(write_fd)
+    outbox.send({"kind": "x" * 200_000})
+    os.close(read_fd)
+    with pytest.raises(WireBroken):
+        outbox.flush()
+    outbox.close()
