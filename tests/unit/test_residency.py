@@ -108,7 +108,7 @@ def test_nothing_is_unloaded_in_vain(house: House) -> None:
     """Where even without the idle models there is no room, they stay."""
     house.load("a")
     house.load("b")
-    house.ledger.reserve(Holder("job_a", 1), "a", Row(10_000, 1))
+    house.ledger.reserve(Holder("job_a", 1), "a", Row(4_000, 1))
     house.model("large", 90_000)
     house.sent.clear()
     assert not house.load("large")
