@@ -128,7 +128,6 @@ class JobRecord:
     outcome: Outcome | None = None
     stored_meta: bytes | None = field(default=None, compare=False, repr=False)
     """``meta`` as it was read: compared when a waiting job is moved, since each attempt changes it."""
-    warnings: tuple[str, ...] = field(default=())
 
     @property
     def request(self) -> JobRequest:
