@@ -33,7 +33,7 @@ class JsonRequest(Request):
 
         Raises:
             ClientError: ``unsupported_media_type``, ``invalid_request``.
-            RequestEntityTooLarge: the body is too long.
+            RequestEntityTooLarge: the body is larger than the limit.
         """
         if not self.is_json:
             said = self.mimetype or "none"
@@ -65,7 +65,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ClientError("invalid_request", f"the body is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:  # from _refuse and _finite, and integers of thousands of digits
-        message = str(error) if isinstance(error, _NotANumber) else "the body has a number that is too long"
+        message = str(error) if isinstance(error, _NotANumber) else "the body has a number of too many digits"
         raise ClientError("invalid_request", message) from None
     if not isinstance(value, dict):
         raise ClientError("invalid_request", "the body must be a JSON object")

@@ -7,13 +7,12 @@ and heartbeats stay true for every running job.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import queue
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Final
 
@@ -34,8 +33,8 @@ from scheduler.holding import Held
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import inbox_channel
 from scheduler.settings import load
-from scheduler.swap import STORE_ERRORS
 from scheduler.waiting import WAKE_CHANNEL
+from workers.reporting import store_may_be_away
 from workers.runner import TICK_SECONDS, Runner
 
 log = structlog.get_logger(__name__)
@@ -79,13 +78,13 @@ class MetalWorker(BaseWorker):
         """Put back what still runs, end the engine, leave."""
         runner = self._runner
         if runner is not None:
-            with _store_may_be_away():
+            with store_may_be_away():
                 self._drain(runner)
                 runner.put_back_all("worker shut down")
                 self._count_ended(runner)
-            with _store_may_be_away():
+            with store_may_be_away():
                 runner.close()
-        with _store_may_be_away():
+        with store_may_be_away():
             super().teardown()
 
     def subscribe(self) -> None:
@@ -99,7 +98,7 @@ class MetalWorker(BaseWorker):
         """RQ's, without its way with lost jobs: it fails them, and the runner puts them back."""
         assert self._runner is not None
         self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ does not annotate it
-        with _store_may_be_away():
+        with store_may_be_away():
             self._runner.reconcile()
             super().run_maintenance_tasks()
 
@@ -143,7 +142,7 @@ class MetalWorker(BaseWorker):
         assert self._held is not None
         held, self._held = self._held, None
         self._runner.launch(held)
-        with _store_may_be_away():
+        with store_may_be_away():
             self._become(WorkerStatus.BUSY)
 
     # Stopping
@@ -208,7 +207,7 @@ class MetalWorker(BaseWorker):
 
     def check_for_suspension(self, burst: bool) -> None:
         """A suspended worker claims nothing and goes on with what runs; in burst mode it leaves."""
-        with _store_may_be_away():
+        with store_may_be_away():
             self._look_whether_suspended(at_once=burst)
         if burst and self._suspended and not (self._runner and self._runner.running):
             raise StopRequested
@@ -218,37 +217,29 @@ class MetalWorker(BaseWorker):
         if pipeline is None and time.monotonic() < self._next_beat:
             return
         self._next_beat = time.monotonic() + _BEAT_SECONDS
-        try:
+        with store_may_be_away():
             super().heartbeat(timeout, pipeline)
-        except STORE_ERRORS as error:
-            log.warning("the store does not answer", error=str(error))
 
     # Details of the loop
 
     def _go_round(self, runner: Runner) -> None:
         """Hear the engine and the commands, keep what must be kept alive."""
-        try:
+        with store_may_be_away(_STORE_RETRY_SECONDS):
             runner.pump(TICK_SECONDS)
             unwanted = [self._unwanted.get() for _ in range(self._unwanted.qsize())]
             if unwanted:
                 runner.cancel(unwanted)
             self._keep_heartbeats(runner)
-        except STORE_ERRORS as error:
-            log.warning("the store does not answer", error=str(error))
-            time.sleep(_STORE_RETRY_SECONDS)
 
     def _settled(self, runner: Runner) -> bool:
-        with _store_may_be_away():
+        with store_may_be_away():
             return runner.settled
         return False
 
     def _claim(self, runner: Runner) -> Held | None:
-        try:
+        with store_may_be_away(_STORE_RETRY_SECONDS):
             return None if self._suspended else runner.claim()
-        except STORE_ERRORS as error:
-            log.warning("the store does not answer", error=str(error))
-            time.sleep(_STORE_RETRY_SECONDS)
-            return None
+        return None
 
     def _keep_heartbeats(self, runner: Runner) -> None:
         """What RQ's monitor does for its one horse, for every running job."""
@@ -303,12 +294,3 @@ class MetalWorker(BaseWorker):
     def _poke(self) -> None:
         if self._runner is not None:
             self._runner.poke()
-
-
-@contextlib.contextmanager
-def _store_may_be_away() -> Iterator[None]:
-    """Leave the block where the store does not answer: what it was for is done again later."""
-    try:
-        yield
-    except STORE_ERRORS as error:
-        log.warning("the store does not answer", error=str(error))

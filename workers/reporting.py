@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -111,7 +112,7 @@ class Reporting:
             counters=dict(self._counters),
             updated_at=self._clock(),
         )
-        try:
+        with store_may_be_away():
             fleet.report(self._lifecycle.connection, report, lease)
             self._changed, self._reported_at = False, now
             if now - self._recovered_at >= lease / _REPORTS_PER_LEASE:
@@ -120,5 +121,17 @@ class Reporting:
                 held = {f"{job.rec.id} {job.lease}" for job in running}
                 for job_id in recover(self._lifecycle.queue, names, self._name, held):
                     log.warning("job taken over", job=job_id)
-        except STORE_ERRORS as error:
-            log.warning("the store does not answer", error=str(error))
+
+
+@contextlib.contextmanager
+def store_may_be_away(wait_seconds: float = 0.0) -> Iterator[None]:
+    """Leave the block where the store does not answer: what it was for is done again later.
+
+    Args:
+        wait_seconds: before going on without it.
+    """
+    try:
+        yield
+    except STORE_ERRORS as error:
+        log.warning("the store does not answer", error=str(error))
+        time.sleep(wait_seconds)

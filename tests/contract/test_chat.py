@@ -214,7 +214,7 @@ def test_a_stream_that_waits_long_begins_without_text(
     """After a while the answer is a stream, whatever comes; a failure is then an event."""
     monkeypatch.setattr(chat, "HOLD_SECONDS", 0.0)
     answer = client.post(URL, json=body(stream=True))
-    worker.fail(worker.claim(), ClientError("queue_timeout", "it waited too long", retry_after=3))
+    worker.fail(worker.claim(), ClientError("queue_timeout", "it waited for 3 s", retry_after=3))
     role, error, done = read(answer)
     assert role.json()["choices"][0]["delta"]["role"] == "assistant"
     assert (error.json()["error"]["code"], done.data) == ("queue_timeout", "[DONE]")

@@ -7,28 +7,46 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.errors import ClientError
+from scheduler.errors import ClientError, gib
 from scheduler.events import Kind
 from scheduler.footprint import ModelCard, Row, alone_bytes, batch_bytes
 from scheduler.job import State
 from tests.running import RunningWorker, Site, a_site
 from tests.waiting import wait_until
 
-BUDGET = 64 << 20
+CHUNK = 64
+LARGEST = (Row(1000, 400), Row(900, 500), Row(1300, 10))
+"""Jobs that the budget holds, each alone; no two of them."""
 
 
 @pytest.fixture(scope="module")
 def roomy(wide_model: Path) -> Iterator[Site]:
     """A site whose model takes 16 KiB a token."""
-    settings = {"memory_budget": BUDGET, "prefill_chunk": 64, "blas_preload": "auto", "cache_limit": 0}
-    with a_site({"wide": wide_model}, **settings) as made:
+    with a_site({"wide": wide_model}, prefill_chunk=CHUNK, blas_preload="auto", cache_limit=0) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def worker(roomy: Site) -> Iterator[RunningWorker]:
+def model(roomy: Site) -> ModelCard:
+    """What a worker measured of the model here: how much a step takes depends on the host's libraries."""
+    with roomy.worker(memory_budget="1GiB") as measuring:
+        found = card(measuring)
+        measuring.process.terminate()  # a killed one would be taken for alive until its lease lapses
+        measuring.exit_code()
+    return found
+
+
+@pytest.fixture(scope="module")
+def budget(model: ModelCard) -> int:
+    """Bytes that hold each of the largest jobs, with a little room."""
+    return max(alone_bytes(model, row, CHUNK) for row in LARGEST) + (1 << 20)
+
+
+@pytest.fixture(scope="module")
+def worker(roomy: Site, model: ModelCard, budget: int) -> Iterator[RunningWorker]:
     """The module's worker."""
-    with roomy.worker() as made:
+    with roomy.worker(memory_budget=budget) as made:
+        assert card(made) == model
         yield made
 
 
@@ -38,7 +56,9 @@ def card(worker: RunningWorker) -> ModelCard:
     return ModelCard.from_json(report.cards["wide"])
 
 
-def test_twenty_jobs_that_do_not_fit_together_all_complete(roomy: Site, worker: RunningWorker) -> None:
+def test_twenty_jobs_that_do_not_fit_together_all_complete(
+    roomy: Site, worker: RunningWorker, budget: int
+) -> None:
     """Some wait; at no moment is more held than the budget, nor more used; each sees its own text."""
     jobs = [roomy.submit(f"{at} " * 30, max_tokens=20 + 7 * (at % 5)) for at in range(20)]
     most = used = 0
@@ -49,7 +69,7 @@ def test_twenty_jobs_that_do_not_fit_together_all_complete(roomy: Site, worker: 
         report = worker.report
         assert report is not None
         assert (
-            report.weights_bytes + report.reserved_bytes + report.cache_bytes <= report.budget_bytes == BUDGET
+            report.weights_bytes + report.reserved_bytes + report.cache_bytes <= report.budget_bytes == budget
         )
         assert len(report.running) == 0 or report.reserved_bytes > 0
         most, used = max(most, len(report.running)), max(used, report.used_bytes)
@@ -62,22 +82,24 @@ def test_twenty_jobs_that_do_not_fit_together_all_complete(roomy: Site, worker: 
         assert len(roomy.text(job_id)) == 20 + 7 * (at % 5)
         rec = roomy.get(job_id)
         assert (rec.meta.failures, rec.meta.suspicions) == (0, 0)
-        assert (rec.meta.peak_bytes or 0) < BUDGET
+        assert (rec.meta.peak_bytes or 0) < budget
     assert 1 < most < 20 and waited
-    assert used <= BUDGET
+    assert used <= budget
 
 
-def test_what_never_fits_is_refused_at_once(roomy: Site, worker: RunningWorker) -> None:
+def test_what_never_fits_is_refused_at_once(roomy: Site, worker: RunningWorker, budget: int) -> None:
     """413 with need and limit, from the answer's length alone; nothing is queued."""
     with pytest.raises(ClientError) as refused:
         roomy.submit(max_tokens=60_000)
     error = refused.value.body()
     assert (error["status"], error["code"], error["retryable"]) == (413, "memory_never_fits", False)
-    assert error["estimated_bytes"] > error["limit_bytes"] == BUDGET
-    assert "64.0 MiB" in error["message"]
+    assert error["estimated_bytes"] > error["limit_bytes"] == budget
+    assert gib(budget) in error["message"]
 
 
-def test_what_is_seen_never_to_fit_when_counted_is_told(roomy: Site, worker: RunningWorker) -> None:
+def test_what_is_seen_never_to_fit_when_counted_is_told(
+    roomy: Site, worker: RunningWorker, model: ModelCard, budget: int
+) -> None:
     """A prompt that looks short by its bytes and is long in tokens: accepted, then 413 with both numbers;
     it computes nothing, and a fitting job behind it runs.
     """
@@ -89,24 +111,22 @@ def test_what_is_seen_never_to_fit_when_counted_is_told(roomy: Site, worker: Run
     error = rec.outcome.error
     assert (rec.state, error["status"], error["code"]) == (State.FAILED, 413, "memory_never_fits")
     assert (
-        error["estimated_bytes"]
-        == alone_bytes(card(worker), Row(3600, 10), 64)
-        > error["limit_bytes"]
-        == BUDGET
+        error["estimated_bytes"] == alone_bytes(model, Row(3600, 10), CHUNK) > error["limit_bytes"] == budget
     )
     assert roomy.tokens(job_id) == []
     roomy.prove_log(job_id)
     assert roomy.text(behind)
 
 
-def test_a_job_larger_than_estimated_waits_for_room(roomy: Site, worker: RunningWorker) -> None:
+def test_a_job_larger_than_estimated_waits_for_room(
+    roomy: Site, worker: RunningWorker, model: ModelCard, budget: int
+) -> None:
     """Its tokens are counted when it is claimed: where they do not fit beside what runs, it waits, and runs
     afterwards; it is not blamed, and no client sees an error.
     """
     first = roomy.submit("x" * 1000, max_tokens=400)
     roomy.until_tokens([first], 1)
-    model = card(worker)
-    assert model.weights_bytes + batch_bytes(model, [Row(1000, 400), Row(1300, 10)], 64, 4) > BUDGET
+    assert model.weights_bytes + batch_bytes(model, [Row(1000, 400), Row(1300, 10)], CHUNK, 4) > budget
     second = roomy.submit("x" * 1300, max_tokens=10)
     assert roomy.text(first) and roomy.text(second)
     kinds = [event.kind for event in roomy.events(second)]
