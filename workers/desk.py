@@ -17,12 +17,11 @@ from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.record import Meta, Outcome
 from scheduler.swap import STORE_ERRORS
-from workers.reporting import Reporting
+from workers.reporting import STORE_RETRY_SECONDS, Reporting
 from workers.wire import Message
 
 log = structlog.get_logger(__name__)
 
-STORE_RETRY_SECONDS: Final = 0.2
 _WAIT_UNKNOWN_SECONDS: Final = 10.0
 
 

@@ -41,7 +41,6 @@ log = structlog.get_logger(__name__)
 
 _HEARTBEAT_SECONDS: Final = 15.0
 _BEAT_SECONDS: Final = 5.0
-_STORE_RETRY_SECONDS: Final = 0.2
 _SAME_SIGNAL_SECONDS: Final = 1.0  # a pool and a terminal both send one
 
 
@@ -72,6 +71,7 @@ class MetalWorker(BaseWorker):
         lifecycle = Lifecycle(self.connection, settings)
         self._runner = Runner(lifecycle, self.name, self.queue_names(), patient=self._patient)
         super().bootstrap(*args, **kwargs)
+        self._install_signal_handlers()  # an engine must not be left to a signal's default
         self._runner.open()
 
     def teardown(self) -> None:
@@ -156,6 +156,11 @@ class MetalWorker(BaseWorker):
         self._cold = True
         self._poke()
 
+    def _install_signal_handlers(self) -> None:
+        """RQ's, which installs them anew after the start; by then the first signal may have come."""
+        if not self._stop_requested:
+            super()._install_signal_handlers()
+
     def _shutdown(self) -> None:
         """Asked to stop: the loop sees it before its next claim. RQ would raise in the midst of one."""
         self._stop_requested = True
@@ -224,7 +229,7 @@ class MetalWorker(BaseWorker):
 
     def _go_round(self, runner: Runner) -> None:
         """Hear the engine and the commands, keep what must be kept alive."""
-        with store_may_be_away(_STORE_RETRY_SECONDS):
+        with store_may_be_away():
             runner.pump(TICK_SECONDS)
             unwanted = [self._unwanted.get() for _ in range(self._unwanted.qsize())]
             if unwanted:
@@ -234,10 +239,10 @@ class MetalWorker(BaseWorker):
     def _settled(self, runner: Runner) -> bool:
         with store_may_be_away():
             return runner.settled
-        return False
+        return False  # nobody knows
 
     def _claim(self, runner: Runner) -> Held | None:
-        with store_may_be_away(_STORE_RETRY_SECONDS):
+        with store_may_be_away():
             return None if self._suspended else runner.claim()
         return None
 

@@ -23,6 +23,7 @@ from workers.wire import Message
 
 log = structlog.get_logger(__name__)
 
+STORE_RETRY_SECONDS: Final = 0.2
 _REPORTS_PER_LEASE: Final = 3
 
 
@@ -124,14 +125,10 @@ class Reporting:
 
 
 @contextlib.contextmanager
-def store_may_be_away(wait_seconds: float = 0.0) -> Iterator[None]:
-    """Leave the block where the store does not answer: what it was for is done again later.
-
-    Args:
-        wait_seconds: before going on without it.
-    """
+def store_may_be_away() -> Iterator[None]:
+    """Leave the block, in a while, where the store does not answer: what it was for is done again later."""
     try:
         yield
     except STORE_ERRORS as error:
         log.warning("the store does not answer", error=str(error))
-        time.sleep(wait_seconds)
+        time.sleep(STORE_RETRY_SECONDS)
