@@ -158,15 +158,16 @@ class ModelBatch:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
         prompts, responses = self._generator.next()
-        if any(response.finish_reason for response in responses):
-            mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
         for response in prompts:
             job = self._by_uid[response.uid]
             job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
         peak = max(0, mx.get_peak_memory() - self.loaded.weights_bytes) // max(1, len(self._jobs))
         for job in self._jobs.values():
             job.peak_bytes = max(job.peak_bytes, peak)
-        return [self._take(response) for response in responses if response.uid in self._by_uid]
+        steps = [self._take(response) for response in responses if response.uid in self._by_uid]
+        if any(step.result for step in steps):
+            mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
+        return steps
 
     @property
     def free_slots(self) -> int:

@@ -27,7 +27,7 @@ from workers.batch import JobStep, ModelBatch, RunningJob
 from workers.guard import Action, check, next_step_bytes, youngest_of_lowest
 from workers.models import LoadedModel, load_model, prompt_tokens
 from workers.probe import model_card
-from workers.text import JobText
+from workers.text import JobText, section_left_open
 from workers.wire import Message, Receiver, Sender, WireBroken
 
 _CACHE_SHARE: Final = 16
@@ -238,6 +238,7 @@ def _make_job(message: Message, loaded: LoadedModel) -> RunningJob:
             reason = f"{loaded.name} has no token {token}; it has {loaded.vocabulary:,}"
             raise ClientError("invalid_request", reason, param="logit_bias")
     prompt = prompt_tokens(loaded, request)
+    begins = "normal" if request.messages is None else section_left_open(loaded.tokenizer, prompt)
     return RunningJob(
         key=message["key"],
         request=request,
@@ -247,7 +248,7 @@ def _make_job(message: Message, loaded: LoadedModel) -> RunningJob:
         so_far=list(message["so_far"]),
         max_tokens=min(message["max_tokens"], loaded.context_tokens - len(prompt)),
         seed=message["seed"],
-        text=JobText(loaded.tokenizer, request.stop),
+        text=JobText(loaded.tokenizer, request.stop, begins),
     )
 
 

@@ -28,10 +28,12 @@ class JobText:
     Args:
         tokenizer: mlx-lm's wrapper.
         stop: words that end the text, not themselves part of it.
+        begins: the section that the prompt leaves open; see :func:`section_left_open`.
     """
 
     tokenizer: Any
     stop: Sequence[str]
+    begins: str = "normal"
     text: str = ""
     reasoning: str = ""
     _tool_text: str = ""
@@ -39,11 +41,12 @@ class JobText:
     _detokenizer: Any = None
     _machine: Any = None
     _stop_machine: Any = None
-    _section: str = "normal"
+    _section: str = field(init=False)
 
     def __post_init__(self) -> None:
         self._detokenizer = self.tokenizer.detokenizer
-        self._machine = make_text_state_machine(self.tokenizer).make_state()
+        self._section = self.begins
+        self._machine = make_text_state_machine(self.tokenizer).make_state(self.begins)
         if self.stop:
             stops = TextStateMachine({"normal": [(word, None) for word in self.stop]})
             self._stop_machine = stops.make_state()
@@ -116,6 +119,21 @@ class JobText:
         if self._tool_text.strip():
             self._tool_blocks.append(self._tool_text)
         self._tool_text = ""
+
+
+def section_left_open(tokenizer: Any, prompt: Sequence[int]) -> str:
+    """Where an answer begins: many chat templates end within the block of the model's reasoning.
+
+    Args:
+        tokenizer: mlx-lm's wrapper.
+        prompt: a chat's tokens, as the template wrote them.
+    """
+    if tokenizer.response_initial_state:
+        return str(tokenizer.response_initial_state)
+    opened = tokenizer.has_thinking and tokenizer.rfind_think_start(prompt) > tokenizer.rfind_think_end(
+        prompt
+    )
+    return "reasoning" if opened else "normal"
 
 
 def _calls(parsed: Any) -> list[dict[str, Any]]:

@@ -13,14 +13,16 @@ import psutil
 import pytest
 from mlx_lm.generate import BatchGenerator
 
+from scheduler.request import read_request
 from scheduler.settings import load
 from tests.engines import MODEL, engine
 from tests.running import ROOT, gone
 from tests.waiting import wait_until
-from workers.batch import ModelBatch
+from workers.batch import ModelBatch, RunningJob
 from workers.models import load_model
 from workers.probe import measure
 from workers.supervisor import Supervisor
+from workers.text import JobText
 from workers.wire import WireBroken
 
 
@@ -42,7 +44,9 @@ def test_an_engine_ends_with_its_pipe(tiny_model: Path, tmp_path: Path) -> None:
 
 PARENT = """
 import sys, time
+from scheduler.request import read_request
 from scheduler.settings import load
+from workers.text import JobText
 from workers.supervisor import Supervisor
 supervisor = Supervisor(load(data_dir=sys.argv[1]))
 supervisor.start()
@@ -131,3 +135,23 @@ def test_the_wired_limit_is_left_alone(tiny_model: Path, monkeypatch: pytest.Mon
     generator = BatchGenerator(loaded.model)
     generator.close()
     assert len(batch) == 0 and calls == []
+
+
+@pytest.mark.parametrize("stop", [[], ["e", "a", "o", " ", "i", "t", "n", "s"]])
+def test_a_job_is_done_only_when_the_device_is(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stop: list[str]
+) -> None:
+    """Ended by its length or by a stop word: MLX's late errors come out before its end is told."""
+    waited: list[object] = []
+    loaded = load_model(MODEL, str(tiny_model))
+    batch = ModelBatch(loaded, measure(loaded, "cpu"), chunk_tokens=64, prefill_rows=1, max_batch=1)
+    monkeypatch.setattr(mx, "synchronize", waited.append)
+    request = read_request({"model": MODEL, "prompt": "Hello", "temperature": 0, "stop": stop[:4]})
+    text = JobText(loaded.tokenizer, stop)
+    batch.add(RunningJob("job/1", request, "standard", 0.0, list(b"Hello"), [], 64, 1, text))
+    while len(batch):
+        assert not waited
+        steps = batch.step()
+    assert steps[-1].result is not None
+    assert (steps[-1].result["finish_reason"] == "stop") == bool(stop)
+    assert waited

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlx_lm.utils import load_tokenizer
 
 from benchmarks.random_models import write_random_llama
-from workers.text import JobText
+from workers.text import JobText, section_left_open
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +188,33 @@ def test_a_tool_call_that_cannot_be_read_does_not_raise(tokenizer: Any, block: s
     calls, refused = text.tool_calls(())
     assert all(isinstance(call["function"]["name"], str) for call in calls)
     assert calls or refused == block
+
+
+@pytest.mark.parametrize(
+    ("template_ends", "shown_text", "reasoning"),
+    [
+        ("<assistant>", "plan</think>answer", ""),
+        ("<assistant><think>", "answer", "plan"),
+        ("<think>old</think><assistant>", "plan</think>answer", ""),
+    ],
+)
+def test_reasoning_that_the_prompt_began_is_not_the_answer(
+    tokenizer: Any, template_ends: str, shown_text: str, reasoning: str
+) -> None:
+    """Where the template ends within the reasoning's block, what comes first is reasoning."""
+    begins = section_left_open(Thinking(tokenizer), list(template_ends.encode()))
+    text = JobText(Marked(tokenizer), (), begins)
+    shown(text, list(b"plan</think>answer"))
+    assert (text.text, text.reasoning) == (shown_text, reasoning)
+
+
+class Thinking(Marked):
+    """One that finds its marks in tokens, as mlx-lm's wrapper does."""
+
+    response_initial_state = None
+
+    def rfind_think_start(self, tokens: list[int]) -> int:
+        return bytes(tokens).rfind(b"<think>")
+
+    def rfind_think_end(self, tokens: list[int]) -> int:
+        return bytes(tokens).rfind(b"</think>")
