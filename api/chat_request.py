@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scheduler.errors import ClientError
-from scheduler.request import JobRequest, Message, invalid_request
+from scheduler.request import Flag, Integer, JobRequest, Message, Number, invalid_request
 
 _IGNORED: Final = frozenset(
     {
@@ -38,7 +38,7 @@ class StreamOptions(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    include_usage: bool | None = None
+    include_usage: Flag | None = None
 
 
 class ChatRequest(BaseModel):
@@ -50,31 +50,31 @@ class ChatRequest(BaseModel):
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] | None = None
     tool_choice: Any = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-    stream: bool | None = None
+    max_tokens: Integer | None = None
+    max_completion_tokens: Integer | None = None
+    n: Integer | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     stop: str | tuple[str, ...] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[int, float] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    temperature: Number | None = None
+    top_p: Number | None = None
+    top_k: Integer | None = None
+    min_p: Number | None = None
+    seed: Integer | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    repetition_penalty: Number | None = None
+    logit_bias: dict[int, Number] | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     response_format: dict[str, Any] | None = None
     modalities: tuple[str, ...] | None = None
     metadata: dict[str, str] | None = None
     priority: Literal["interactive", "standard", "batch"] | None = None
-    queue_timeout: float | None = None
-    run_timeout: float | None = None
+    queue_timeout: Number | None = None
+    run_timeout: Number | None = None
     on_insufficient_memory: Literal["wait", "fail"] | None = None
-    max_attempts: int | None = None
+    max_attempts: Integer | None = None
     user: Any = None
     store: Any = None
     service_tier: Any = None

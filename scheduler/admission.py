@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.footprint import ModelCard, Row, alone_bytes, fitted
+from scheduler.footprint import ModelCard, alone_bytes, fitted
+from scheduler.foresight import Row
 from scheduler.ledger import Ledger
 
 

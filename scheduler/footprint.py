@@ -1,49 +1,58 @@
-"""How many bytes a batch of jobs needs at its peak, from a model's measured card.
+"""How many bytes jobs need at their peak, from a model's measured card and their batch's foreseen life.
 
-A batch's KV cache is a rectangle: every row is as long as the longest (mlx-lm ``BatchKVCache``). It
-grows by 256 tokens at a time, and a growth keeps what it has, so a row of ``n`` tokens never takes
-more than ``n + 255`` slots. Merging, filtering and growing a batch copy it layer by layer; the copy of
-one layer, and of a joining prompt's own rows, lives beside the original for a moment.
+What a step takes beside weights and caches, for B rows of S new tokens at a context of K::
+
+    prefill   max(B · T1(S), B · S · (b + c · K) + copies / 2)     T1 measured at a few S, b and c at long K
+    decode    max(3 · B · vocabulary, copies + B · (d + c · K))
+
+The first line's maximum is over kinds of layers: they follow each other, and the largest counts. ``c`` is
+about query heads x item size + 1 bytes per (token, key) where attention is not fused, near 0 where it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from functools import lru_cache
+from typing import Any, Final
 
-GROWTH_TOKENS: Final = 256
-"""Tokens that mlx-lm's caches grow by (``KVCache.step``)."""
+from scheduler.foresight import Row, Step, replay
+from scheduler.rectangles import CacheGroup
 
-CARD_VERSION: Final = 1
+CARD_VERSION: Final = 2
 
-# Layers' worth of cache that regrouping a batch copies for a moment. The worst measured was 1.52 with one
-# layer, 1.76 with sixteen (mlx-lm 0.32.2, CPU, peak less weights over the rectangle).
-_REGROUP_LAYERS: Final = 1.8
-_TRANSIENT_MARGIN: Final = 1.15
+MARGIN: Final = 1.10
+"""On what a step takes, until a model's own steps have taught a better one."""
 
+_BEYOND_PROBES: Final = 1.2
+"""On a chunk longer than any that was measured."""
 
-@dataclass(frozen=True, slots=True)
-class CacheGroup:
-    """Layers whose caches are of one kind.
+_SMALL_BYTES: Final = 1 << 16
+"""Masks, positions and tokens of a step."""
 
-    ``bytes_per_token`` is the sum over the group's layers for one row; ``state_bytes`` is what they
-    keep whatever the length; ``window_tokens`` bounds a sliding cache.
-    """
-
-    kind: Literal["full", "sliding", "state"]
-    layers: int
-    bytes_per_token: int = 0
-    state_bytes: int = 0
-    window_tokens: int = 0
+_LOGIT_ROWS: Final = 3
+"""Rows of the vocabulary that sampling keeps for each sequence: logits, probabilities, the last step's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What was measured about a model on a host, in bytes.
 
-    The transient of a prefill chunk of S tokens at context K is
-    ``fixed + S · per_token + S · K · per_pair`` for one row.
+    Args:
+        model: its name.
+        device: where it was measured.
+        weights_bytes: of its parameters.
+        caches: the kinds of cache that one row has.
+        logits_bytes: one row of the vocabulary.
+        chunk_bytes: (S, T1(S)) for a few chunk lengths S in tokens, ascending.
+        attention_bytes_per_token: ``b`` of the module's formula; may be below 0.
+        attention_bytes_per_pair: ``c``.
+        decode_bytes: ``d``, of one row.
+        context_tokens: the model's positions.
+        prefill_margin: on prefill's steps, learnt from measured ones.
+        decode_margin: on decode's.
+        fingerprint: of the model's files, MLX's version and the device.
     """
 
     model: str
@@ -51,11 +60,20 @@ class ModelCard:
     weights_bytes: int
     caches: tuple[CacheGroup, ...]
     logits_bytes: int
-    transient_fixed_bytes: int
-    transient_bytes_per_token: float
-    transient_bytes_per_pair: float
+    chunk_bytes: tuple[tuple[int, int], ...]
+    attention_bytes_per_token: float
+    attention_bytes_per_pair: float
+    decode_bytes: int
     context_tokens: int
+    prefill_margin: float = MARGIN
+    decode_margin: float = MARGIN
+    fingerprint: str = ""
     version: int = CARD_VERSION
+
+    def __post_init__(self) -> None:
+        lengths = [tokens for tokens, _ in self.chunk_bytes]
+        if not lengths or lengths != sorted(set(lengths)) or lengths[0] < 1:
+            raise ValueError(f"chunk lengths must ascend: {lengths}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -72,26 +90,10 @@ class ModelCard:
             raise ValueError(f"a model card of version {fields.get('version')!r}; this is {CARD_VERSION}")
         try:
             caches = tuple(CacheGroup(**group) for group in fields["caches"])
-            return cls(**{**fields, "caches": caches})
+            points = tuple((int(tokens), int(size)) for tokens, size in fields["chunk_bytes"])
+            return cls(**{**fields, "caches": caches, "chunk_bytes": points})
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a model card: {error}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One job's place in a batch, in tokens."""
-
-    prompt_tokens: int
-    max_tokens: int
-
-    def __post_init__(self) -> None:
-        if self.prompt_tokens < 1 or self.max_tokens < 1:
-            raise ValueError(f"a row needs a prompt and a token: {self}")
-
-    @property
-    def tokens(self) -> int:
-        """The longest it gets."""
-        return self.prompt_tokens + self.max_tokens
 
 
 def fitted(card: ModelCard, row: Row) -> Row:
@@ -100,57 +102,85 @@ def fitted(card: ModelCard, row: Row) -> Row:
     return Row(prompt, max(1, min(row.max_tokens, card.context_tokens - prompt)))
 
 
-def row_bytes(card: ModelCard, tokens: int, chunk_tokens: int) -> int:
-    """Cache bytes of one row of a batch whose longest row has ``tokens``."""
-    return sum(_group_bytes(group, tokens, chunk_tokens) for group in card.caches)
+def chunk_bytes(card: ModelCard, tokens: int) -> float:
+    """T1(S): one row's first chunk; between measured lengths on a line, the square part of S taken apart."""
+    square = card.attention_bytes_per_pair
+    points = [(length, size - square * length**2) for length, size in card.chunk_bytes]
+    if len(points) == 1:
+        (length, size), slope = points[0], max(0.0, points[0][1] / points[0][0])
+    else:
+        pairs = itertools.pairwise(points)
+        (length, size), (far, more) = next((p for p in pairs if tokens <= p[1][0]), (points[-2], points[-1]))
+        slope = (more - size) / (far - length)
+    beyond = _BEYOND_PROBES if tokens > points[-1][0] else 1.0
+    return max(0.0, size + slope * (tokens - length) + square * tokens**2) * beyond
 
 
-def _group_bytes(group: CacheGroup, tokens: int, chunk_tokens: int) -> int:
-    slots = tokens + GROWTH_TOKENS - 1
-    if group.kind == "sliding":
-        slots = min(slots, group.window_tokens + chunk_tokens - 1)
-    return group.state_bytes + group.bytes_per_token * slots
+def seen_tokens(card: ModelCard, tokens: int, context_tokens: int) -> int:
+    """The keys that a chunk's attention sees at most: all, a window's, or only its own."""
+    if any(group.kind == "full" for group in card.caches):
+        return context_tokens
+    window = max((group.window_tokens for group in card.caches), default=0)
+    return min(context_tokens, window - 1 + tokens) if window else tokens
 
 
-def transient_bytes(card: ModelCard, rows: int, chunk_tokens: int, context_tokens: int) -> int:
-    """What one step needs beside weights and caches: the larger of a prefill chunk and a decode step.
+def work_bytes(card: ModelCard, step: Step) -> float:
+    """What a step's computation takes beside weights, caches and their copies; no margin counted."""
+    keys = seen_tokens(card, step.tokens, step.context_tokens)
+    pairs = card.attention_bytes_per_pair * keys
+    if step.kind == "prefill":
+        far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
+        if step.context_tokens > step.tokens:
+            far += step.copied_bytes / 2  # of a growing layer, its old values wait while its keys are used
+        return max(step.rows * chunk_bytes(card, step.tokens), far)
+    return step.rows * (card.decode_bytes + pairs)
+
+
+def transient_bytes(card: ModelCard, step: Step) -> int:
+    """What a step needs beside weights and caches, margins counted."""
+    kept = 2 * step.kept_rows * card.logits_bytes + _SMALL_BYTES
+    if step.kind == "prefill":
+        return int(max(step.copied_bytes, work_bytes(card, step) * card.prefill_margin)) + kept
+    work = step.copied_bytes + work_bytes(card, step) * card.decode_margin
+    return int(max(_LOGIT_ROWS * step.rows * card.logits_bytes, work)) + kept
+
+
+def step_bytes(card: ModelCard, step: Step) -> int:
+    """What a batch takes in a step beside the weights: caches and transients."""
+    return step.held_bytes + transient_bytes(card, step)
+
+
+def life(
+    card: ModelCard, rows: Iterable[Row], chunk_tokens: int, prefill_rows: int
+) -> Iterator[tuple[Step, int]]:
+    """The curve of a batch's memory over its life: each step that can reach a new height, with its bytes.
 
     Args:
         card: the model.
-        rows: how many are in the step.
-        chunk_tokens: prompt tokens of each row in the step.
-        context_tokens: the longest context that they attend to.
-    """
-    pairs = chunk_tokens * context_tokens * card.transient_bytes_per_pair
-    prefill = card.transient_fixed_bytes + rows * (chunk_tokens * card.transient_bytes_per_token + pairs)
-    decode = 3 * rows * card.logits_bytes
-    return int(max(prefill * _TRANSIENT_MARGIN, decode))
-
-
-def batch_bytes(card: ModelCard, rows: Sequence[Row], chunk_tokens: int, prefill_rows: int) -> int:
-    """The most that a batch of ``rows`` takes beside the weights, over its whole life.
-
-    Args:
-        card: the model.
-        rows: every job that shares the batch.
+        rows: every job that shares the batch, with what it has computed, in the order of arrival.
         chunk_tokens: the prefill chunk.
         prefill_rows: how many prompts are computed together at most.
     """
-    if not rows:
-        return 0
-    longest = max(row.tokens for row in rows)
-    rectangle = len(rows) * row_bytes(card, longest, chunk_tokens)
-    chunk = min(chunk_tokens, max(row.prompt_tokens for row in rows))
-    together = min(prefill_rows, len(rows))
-    step = max(
-        transient_bytes(card, together, chunk, longest),
-        3 * len(rows) * card.logits_bytes,
-    )
-    regroup = len(rows) * sum(
-        int(_REGROUP_LAYERS / group.layers * _group_bytes(group, longest, chunk_tokens))
-        for group in card.caches
-    )
-    return rectangle + regroup + step
+    for step in replay(card.caches, tuple(rows), chunk_tokens, prefill_rows):
+        yield step, step_bytes(card, step)
+
+
+def batch_bytes(card: ModelCard, rows: Sequence[Row], chunk_tokens: int, prefill_rows: int) -> int:
+    """The most that a batch takes beside the weights, from now to its end; arguments as for :func:`life`."""
+    return _peak(card, tuple(rows), chunk_tokens, prefill_rows)
+
+
+@lru_cache(maxsize=4096)
+def _peak(card: ModelCard, rows: tuple[Row, ...], chunk_tokens: int, prefill_rows: int) -> int:
+    return max((size for _, size in life(card, rows, chunk_tokens, prefill_rows)), default=0)
+
+
+def marginal_bytes(
+    card: ModelCard, row: Row, beside: Sequence[Row], chunk_tokens: int, prefill_rows: int
+) -> int:
+    """What one more row adds to its batch's peak: below 0 never, far more than it needs alone where it is long."""
+    with_it = batch_bytes(card, [*beside, row], chunk_tokens, prefill_rows)
+    return max(0, with_it - batch_bytes(card, beside, chunk_tokens, prefill_rows))
 
 
 def alone_bytes(card: ModelCard, row: Row, chunk_tokens: int) -> int:

@@ -34,6 +34,8 @@ class Held:
     number: int
     tokens: list[int] = field(default_factory=list)
     claimed_at: float = 0.0
+    cached_tokens: int = 0
+    """Of prompt and answer, as the engine last told."""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -90,9 +92,8 @@ class Holding:
             passed: jobs that it passes over.
         """
         now = self._clock()
-        attempts = _attempts(rec)
-        lease = Lease(self._worker, attempts + 1)
-        logged = read_events(self._queue.connection, rec.id) if attempts else []
+        logged = read_events(self._queue.connection, rec.id)
+        lease = Lease(self._worker, _attempts(rec, logged) + 1)
         meta = replace(
             meta, attempt=lease.attempt, started_at=meta.started_at or now, execution_id=uuid.uuid4().hex
         )
@@ -143,8 +144,9 @@ class Holding:
     def send(self, swaps: Sequence[Swap], held: Sequence[Held]) -> list[Held]:
         """Do what :meth:`prepare` made; the jobs that this worker does not hold any more.
 
-        Readers are told first, while an ending job is still held, and only where all are: what a worker
-        says of a job that it lost must not reach a stream. The others' streams then find the gap.
+        Readers are told only where all are held: what a worker says of a job that it lost must not reach a
+        stream. The others' streams then find the gap. The swap that tells goes first, as an ending job is
+        held until its own; the server tells when all is written.
         """
         told, jobs = swaps[len(held) :], swaps[: len(held)]
         answers = self._queue.swap(*told, *jobs)[len(told) :]
@@ -205,17 +207,18 @@ def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[
             logged = read_events(connection, rec.id)
             number = logged[-1].number + 1 if logged else 1
             seen = rec.meta.output_seen or any(event.kind is Kind.DELTA for event in logged)
-            meta = replace(rec.meta, reserved_bytes=0, output_seen=seen, attempt=_attempts(rec))
+            meta = replace(rec.meta, reserved_bytes=0, output_seen=seen, attempt=_attempts(rec, logged))
             event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": meta.attempt})
             if queue.swap(queue.requeue(rec, meta, event)) == [1]:
                 put_back.append(rec.id)
     return put_back
 
 
-def _attempts(rec: JobRecord) -> int:
+def _attempts(rec: JobRecord, logged: Iterable[LoggedEvent]) -> int:
     """How often a job was claimed.
 
     RQ's plain workers write back the fields that they read before the claim, as after a killed work
-    horse; the lease then tells.
+    horse; the lease then tells, or the log where the job was put back since.
     """
-    return max(rec.meta.attempt, Lease.parse(rec.lease).attempt if rec.lease else 0)
+    started: list[int] = [event.data.get("attempt", 0) for event in logged if event.kind is Kind.STARTED]
+    return max(rec.meta.attempt, Lease.parse(rec.lease).attempt if rec.lease else 0, *started)

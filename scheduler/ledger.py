@@ -1,17 +1,19 @@
 """A worker's memory account: weights + reserved + cache + headroom = budget, always.
 
-The ledger keeps who shares a batch, and derives what that costs: a job's reservation is its even share
-of its batch's peak, so that the reservations always add up to what the rectangle can take.
+The ledger keeps who shares a batch and how far each has come; what a batch still takes is foreseen when a
+job joins it. A job's reservation is its even share of that peak, so that they always add up to what the
+batch can take. Between joins a reservation only falls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import ModelCard, Row, batch_bytes
+from scheduler.footprint import ModelCard, batch_bytes
+from scheduler.foresight import Row
 
 RECOVERY_PER_SECOND: Final = 0.01
 """How fast a lowered working budget returns to the whole, as a share of it."""
@@ -70,6 +72,7 @@ class Ledger:
     cache_bytes: int = 0
     _cards: dict[str, ModelCard] = field(default_factory=dict)
     _rows: dict[str, dict[Holder, Row]] = field(default_factory=dict)
+    _peaks: dict[str, int] = field(default_factory=dict)
     _expected: dict[str, int] = field(default_factory=dict)
 
     def expect(self, model: str, weights_bytes: int) -> None:
@@ -98,6 +101,12 @@ class Ledger:
             raise TransitionRefused(f"{model} holds {len(self._rows[model])} jobs")
         self._cards.pop(model, None)
         self._rows.pop(model, None)
+        self._peaks.pop(model, None)
+
+    def learn(self, card: ModelCard) -> None:
+        """Take what a resident model's own steps taught; what is held stays as it was foreseen."""
+        if card.model in self._cards:
+            self._cards[card.model] = card
 
     @property
     def cards(self) -> Mapping[str, ModelCard]:
@@ -112,7 +121,7 @@ class Ledger:
     @property
     def reserved_bytes(self) -> int:
         """Bytes that the jobs now held can come to need."""
-        return sum(self._batch_bytes(model) for model in self._rows)
+        return sum(self._peaks.values())
 
     @property
     def headroom_bytes(self) -> int:
@@ -132,12 +141,12 @@ class Ledger:
         """One holder's reservation: its even share of its batch's peak; 0 where it holds none."""
         for model, rows in self._rows.items():
             if holder in rows:
-                return -(-self._batch_bytes(model) // len(rows))
+                return -(-self._peaks[model] // len(rows))
         return 0
 
     def marginal_bytes(self, model: str, row: Row) -> int:
-        """What one more row in its model's batch adds to the reservations."""
-        return self._batch_bytes(model, row) - self._batch_bytes(model)
+        """What one more row in its model's batch adds to the reservations; below 0 where time has freed more."""
+        return self._batch_bytes(model, row) - self._peaks.get(model, 0)
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
@@ -163,26 +172,47 @@ class Ledger:
         free = self.budget_bytes - self.weights_bytes - self.reserved_bytes
         if need > free:
             raise TransitionRefused(f"{holder.job_id} needs {need:,} bytes; {free:,} are free")
+        self._peaks[model] = self._batch_bytes(model, row)
         self._rows[model][holder] = row
         self._shrink_cache()
 
     def resize(self, holder: Holder, row: Row) -> bool:
         """Replace a holder's row by its exact one; False, and nothing changed, where that does not fit."""
-        for rows in self._rows.values():
+        for model, rows in self._rows.items():
             if holder in rows:
-                before = rows[holder]
-                rows[holder] = row
-                if self.weights_bytes + self.reserved_bytes > self.budget_bytes:
-                    rows[holder] = before
+                before = rows.pop(holder)
+                peak = self._batch_bytes(model, row)
+                fits = (
+                    self.weights_bytes + self.reserved_bytes - self._peaks[model] + peak <= self.budget_bytes
+                )
+                rows[holder] = row if fits else before
+                if not fits:
                     return False
+                self._peaks[model] = peak
                 self._shrink_cache()
                 return True
         raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds nothing")
 
     def release(self, holder: Holder) -> None:
         """Let go; a late release from another attempt frees nothing."""
+        for model, rows in self._rows.items():
+            if rows.pop(holder, None) is not None:
+                self._settle(model)
+
+    def advance(self, holder: Holder, cached_tokens: int) -> None:
+        """Note how many tokens of its prompt and answer a holder has computed."""
         for rows in self._rows.values():
-            rows.pop(holder, None)
+            if holder in rows:
+                rows[holder] = replace(rows[holder], cached_tokens=min(rows[holder].tokens, cached_tokens))
+
+    def settle(self) -> None:
+        """Give back what the jobs in hand cannot come to need any more."""
+        for model in self._rows:
+            self._settle(model)
+
+    def _settle(self, model: str) -> None:
+        if model in self._peaks:
+            self._peaks[model] = min(self._peaks[model], self._batch_bytes(model))
 
     def note_cache(self, cache_bytes: int) -> None:
         """Take the engine's count of reclaimable bytes, at most what the account leaves for it."""
@@ -198,8 +228,21 @@ class Ledger:
         self.pressure.ran_out(now_seconds)
 
     def _batch_bytes(self, model: str, *more: Row) -> int:
-        rows = [*self._rows.get(model, {}).values(), *more]
-        return batch_bytes(self._cards[model], rows, self.chunk_tokens, self.prefill_rows) if rows else 0
+        """A batch's peak from now on.
+
+        Prompts that are being computed may be a chunk further than was told: then a newcomer's is padded to
+        theirs. The larger of both cases counts.
+        """
+        told = [*self._rows.get(model, {}).values()]
+        late = [
+            replace(row, cached_tokens=min(row.cached_tokens + self.chunk_tokens, row.prompt_tokens - 1))
+            if row.cached_tokens < row.prompt_tokens - 1
+            else row
+            for row in told
+        ]
+        card, shape = self._cards[model], (self.chunk_tokens, self.prefill_rows)
+        ahead = batch_bytes(card, [*late, *more], *shape) if more and late != told else 0
+        return max(ahead, batch_bytes(card, [*told, *more], *shape))
 
     def _shrink_cache(self) -> None:
         room = self.budget_bytes - self.weights_bytes - self.reserved_bytes

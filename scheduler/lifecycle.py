@@ -15,7 +15,7 @@ from scheduler import fleet
 from scheduler.admission import Decision, Verdict, expected_wait, judge
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
-from scheduler.footprint import Row
+from scheduler.foresight import Row
 from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
 from scheduler.queue import JOBS_KEY, JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome

@@ -17,7 +17,7 @@ from rq.job import Job, JobStatus
 from rq.utils import str_to_date
 
 from scheduler.errors import ClientError
-from scheduler.footprint import Row
+from scheduler.foresight import Row
 from scheduler.job import PRIORITIES, Lease, State
 from scheduler.request import JobRequest, read_request
 
@@ -218,7 +218,7 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
             outcome=outcome,
             stored_meta=fields[b"meta"],
         )
-    except (ValueError, TypeError, AttributeError, DeserializationError):
+    except (ValueError, TypeError, AttributeError, RecursionError, DeserializationError):
         raise ClientError("not_found", f"{job_id} is not a generation job", param="id") from None
 
 

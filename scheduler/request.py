@@ -67,9 +67,10 @@ class Message(BaseModel):
         return fields
 
 
-_Int = Annotated[int, Strict()]
-_Float = Annotated[float, Strict()]
-"""Numbers as JSON has them: a string that looks like one, or a truth value, is refused."""
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+"""Numbers and truth values as JSON has them: a string that looks like one, or one for the other, is refused."""
 
 
 class JobRequest(_Strict):
@@ -79,32 +80,32 @@ class JobRequest(_Strict):
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=4096)] | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
     tools: Annotated[tuple[dict[str, Any], ...], Field(max_length=256)] | None = None
-    max_tokens: Annotated[_Int, Field(ge=1, le=1 << 20)] | None = None
-    temperature: Annotated[_Float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[_Float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[_Int, Field(ge=0, le=1 << 20)] = 0
-    min_p: Annotated[_Float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[_Float, Field(gt=0, le=10)] | None = None
-    presence_penalty: Annotated[_Float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[_Float, Field(ge=-2, le=2)] | None = None
+    max_tokens: Annotated[Integer, Field(ge=1, le=1 << 20)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[Integer, Field(ge=0, le=1 << 20)] = 0
+    min_p: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: (
-        Annotated[dict[int, Annotated[_Float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
+        Annotated[dict[int, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
     ) = None
-    seed: Annotated[_Int, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
+    seed: Annotated[Integer, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
     stop: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)
     ] = ()
-    logprobs: Annotated[_Int, Field(ge=0, le=20)] | None = None
+    logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
     priority: Literal["interactive", "standard", "batch"] = "standard"
-    queue_timeout: Annotated[_Float, Field(gt=0, le=604_800)] | None = None
-    run_timeout: Annotated[_Float, Field(gt=0, le=604_800)] | None = None
+    queue_timeout: Annotated[Number, Field(gt=0, le=604_800)] | None = None
+    run_timeout: Annotated[Number, Field(gt=0, le=604_800)] | None = None
     on_insufficient_memory: Literal["wait", "fail"] = "wait"
-    max_attempts: Annotated[_Int, Field(ge=1, le=20)] | None = None
+    max_attempts: Annotated[Integer, Field(ge=1, le=20)] | None = None
     metadata: Annotated[
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16),
     ] = {}
-    stream: Annotated[bool, Strict()] = False
+    stream: Flag = False
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -17,7 +17,10 @@ from scheduler.record import JobRecord, read_record
 from scheduler.rq_records import read_outcome
 from scheduler.waiting import overdue, passes, waiting
 
-_HEAD_PAGES: Final = 16  # of jobs that a worker cannot take, before those that it can
+_HEAD_PAGES: Final = 16
+"""Pages that one look at a queue reads at most."""
+
+_PAGE: Final = 256
 
 
 class Shelf:
@@ -32,6 +35,7 @@ class Shelf:
         self._queues = {
             name: Queue(name, connection=connection, serializer=JSONSerializer) for name in PRIORITIES
         }
+        self._starts: dict[str, int] = {}
 
     def fetch(self, job_id: str) -> JobRecord:
         """One job.
@@ -62,22 +66,42 @@ class Shelf:
     ) -> list[list[tuple[JobRecord, int]]]:
         """The first ``count`` waiting jobs of each queue that are wanted, with how often each was passed.
 
-        Looks further while it finds others, as far as a bound.
+        A look reads a bounded number of jobs: the first page, then on from where the looks before it, which
+        found nothing, ended. So it passes over nothing that is wanted, and every job has its turn.
         """
         return [self._head(self.rq_queue(name).key, count, wanted) for name in names]
 
+    def any_waits(self, names: Iterable[str], wanted: Callable[[JobRecord], bool]) -> bool:
+        """Whether a job of these queues is wanted, however far back it waits."""
+        for key in (self.rq_queue(name).key for name in names):
+            # From the end: what is taken out meanwhile moves only what was looked at.
+            for start in reversed(range(0, self.connection.llen(key), _PAGE)):
+                if self._page(key, start, _PAGE, wanted)[1]:
+                    return True
+        return False
+
     def _head(self, key: str, count: int, wanted: Callable[[JobRecord], bool]) -> list[tuple[JobRecord, int]]:
         found: list[JobRecord] = []
-        for page in range(_HEAD_PAGES):
-            entries: Any = self.connection.lrange(key, page * count, (page + 1) * count - 1)
-            records = (
-                self.fetch_many([entry.decode(errors="replace") for entry in entries]) if entries else []
-            )
-            found += [rec for rec in records if rec.state is State.QUEUED and wanted(rec)]
-            if len(entries) < count or len(found) >= count:
+        start = self._starts.pop(key, count)
+        end = start + (_HEAD_PAGES - 1) * count
+        for at in (0, *range(start, end, count)):
+            length, records = self._page(key, at, count, wanted)
+            found += records
+            if length < count or len(found) >= count:
                 break
+        else:
+            if not found:
+                self._starts[key] = end
         passed = passes(self.connection, [rec.id for rec in found]) if found else {}
         return [(rec, passed[rec.id]) for rec in found[:count]]
+
+    def _page(
+        self, key: str, start: int, count: int, wanted: Callable[[JobRecord], bool]
+    ) -> tuple[int, list[JobRecord]]:
+        """How many entries a list has from ``start`` on, at most ``count``; and the jobs wanted among them."""
+        entries: Any = self.connection.lrange(key, start, start + count - 1)
+        records = self.fetch_many([entry.decode(errors="replace") for entry in entries]) if entries else []
+        return len(entries), [rec for rec in records if rec.state is State.QUEUED and wanted(rec)]
 
     def waiting(self) -> tuple[int, int]:
         """How many jobs wait, and their tokens of work."""

@@ -3,7 +3,8 @@
 Rules live in Python; the server only guarantees the swap. A :class:`Swap` says what must be true
 (guards) and what then happens (commands). Commands are recorded from redis-py's own pipeline, so RQ's
 functions that write to a pipeline can be used inside a swap as they are. Several swaps travel together
-and stand or fall alone: one step of a whole batch is one call.
+and stand or fall alone: one step of a whole batch is one call. What they publish is published last, once
+everything is written: nobody hears of what the server refused.
 
 An event whose number its log already has is not written again, so a swap whose answer was lost can be
 sent once more.
@@ -21,7 +22,7 @@ from typing import Any, Final, Literal
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.errors import StoreUnavailable
@@ -34,7 +35,7 @@ local function call()
   for i = 1, tonumber(take()) do args[i] = take() end
   return args
 end
-local answers = {}
+local answers, told = {}, {}
 for swap = 1, tonumber(take()) do
   local holds = 1
   for guard = 1, tonumber(take()) do
@@ -42,6 +43,7 @@ for swap = 1, tonumber(take()) do
     if holds == 1 then
       local reply = redis.pcall(unpack(args))
       local refused = type(reply) == 'table' and reply.err
+      if refused and not string.find(refused, 'WRONGTYPE', 1, true) then return reply end
       if type(reply) == 'table' then reply = reply.ok or #reply end
       if refused then
         holds = 0
@@ -55,19 +57,18 @@ for swap = 1, tonumber(take()) do
   end
   for command = 1, tonumber(take()) do
     local args = call()
-    if holds == 1 then
-      if args[1] == 'XADD' and string.sub(args[3], -2) == '-0' then
-        local reply = redis.pcall(unpack(args))
-        if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
-          return reply
-        end
-      else
-        redis.call(unpack(args))
-      end
+    if holds == 1 and args[1] == 'PUBLISH' then
+      told[#told + 1] = args
+    elseif holds == 1 then
+      local reply = redis.pcall(unpack(args))
+      local refused = type(reply) == 'table' and reply.err
+      local repeated = args[1] == 'XADD' and refused and string.find(refused, 'equal or smaller', 1, true)
+      if refused and not repeated then return reply end
     end
   end
   if holds == 1 then answers[swap] = 1 end
 end
+for _, args in ipairs(told) do redis.call(unpack(args)) end
 return answers
 """
 
@@ -115,6 +116,10 @@ STORE_ERRORS: Final = (StoreUnavailable, RedisError)
 """Whatever says that the server is away, full, or read only: try again later."""
 
 
+_AWAY: Final = (RedisConnectionError, RedisTimeoutError, MasterDownError, OutOfMemoryError, ReadOnlyError)
+_AWAY_CODES: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS"})  # redis-py has no classes for these
+
+
 class Swapper:
     """Runs swaps on one server.
 
@@ -132,9 +137,12 @@ class Swapper:
             For each, 1 where it was done, else minus the number (from 1) of the guard that failed.
 
         Raises:
-            StoreUnavailable: the server did not answer, or is full; each swap was done once or not at all.
+            StoreUnavailable: the server did not answer, or takes no writes now; each swap was done once or
+                not at all.
         """
         try:
             return list(self._script(args=encode(swaps)))
-        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
-            raise StoreUnavailable(str(error)) from error
+        except RedisError as error:
+            if isinstance(error, _AWAY) or str(error).partition(" ")[0] in _AWAY_CODES:
+                raise StoreUnavailable(str(error)) from error
+            raise

@@ -12,25 +12,24 @@ from redis import Redis
 
 from scheduler import fleet
 from scheduler.errors import ClientError
-from scheduler.footprint import CacheGroup, ModelCard
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import PRIORITIES, State
 from scheduler.queue import JobQueue
 from scheduler.record import Outcome
+from scheduler.rectangles import CacheGroup
+from tests.cards import PLAIN
 from tests.conftest import MODEL
 from tests.waiting import wait_until
 
 GIB = 1 << 30
 
-CARD = ModelCard(
+CARD = replace(
+    PLAIN,
     model=MODEL,
-    device="cpu",
     weights_bytes=1 << 20,
     caches=(CacheGroup("full", 2, bytes_per_token=1024),),
     logits_bytes=4096,
-    transient_fixed_bytes=0,
-    transient_bytes_per_token=100.0,
-    transient_bytes_per_pair=0.0,
+    chunk_bytes=((16, 1600), (64, 6400)),
     context_tokens=1 << 20,
 )
 

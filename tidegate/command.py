@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -72,11 +73,11 @@ def api(settings: Settings) -> None:
 @click.pass_obj
 def worker(settings: Settings) -> None:
     """Become one more worker: `rq worker -w workers.MetalWorker` on the queue in use."""
-    _become(programs.worker_command(settings))
+    _become(programs.worker_command(), programs.worker_environment(settings))
 
 
-def _become(command: tuple[str, ...]) -> None:
-    os.execv(command[0], command)  # noqa: S606  # no shell: the words are ours
+def _become(command: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
+    os.execve(command[0], command, os.environ | dict(environment or {}))  # noqa: S606  # no shell: the words are ours
 
 
 @main.command()

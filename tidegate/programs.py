@@ -27,12 +27,14 @@ def api_command(bind: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf", "--bind", bind)
 
 
-def worker_command(settings: Settings) -> tuple[str, ...]:
-    """``rq worker``, with tidegate's worker class."""
-    return (
-        *(sys.executable, "-m", "rq.cli", "worker", "--worker-class", "workers.MetalWorker"),
-        *("--url", settings.server_url, *PRIORITIES),
-    )
+def worker_command() -> tuple[str, ...]:
+    """``rq worker``, with tidegate's worker class, on the queue of :func:`worker_environment`."""
+    return (sys.executable, "-m", "rq.cli", "worker", "--worker-class", "workers.MetalWorker", *PRIORITIES)
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The variable that RQ reads its queue's address from: everybody may read a command line, password and all."""
+    return {"RQ_REDIS_URL": settings.server_url}
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -63,9 +65,9 @@ def worker(settings: Settings) -> Program:
     """One worker."""
     return Program(
         "worker",
-        worker_command(settings),
+        worker_command(),
         settings.data_dir,
-        environment(settings),
+        environment(settings) | worker_environment(settings),
         grace_seconds=settings.shutdown_grace + WORKER_GRACE_SECONDS,
     )
 

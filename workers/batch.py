@@ -7,7 +7,6 @@ next one starts a fresh generator.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
@@ -15,67 +14,16 @@ from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import BatchKVCache
 
 from scheduler.footprint import ModelCard
-from scheduler.request import JobRequest
-from workers.guard import Load
+from scheduler.learning import Margins
+from workers.engine_job import JobStep, RunningJob
+from workers.guard import Foreseen, Load, foresee
 from workers.models import LoadedModel
 from workers.sampling import make_processors, make_sampler
-from workers.text import JobText, Piece
+from workers.text import Piece
 
 # mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
 # (ml-explore/mlx#3186), so it is an operator's explicit choice and never ours.
 setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired_limit", lambda: None)  # noqa: B010
-
-
-@dataclass(slots=True)
-class RunningJob:
-    """A job in the engine.
-
-    ``so_far`` are the tokens of earlier attempts: they follow the prompt, and are not sent again.
-    """
-
-    key: str
-    request: JobRequest
-    priority: str
-    claimed_at: float
-    prompt: list[int]
-    so_far: list[int]
-    max_tokens: int
-    seed: int
-    text: JobText
-    made: list[int] = field(default_factory=list)
-    uid: int | None = None
-    prefilled: bool = False
-    computed: int = 0
-    """Prompt tokens computed so far."""
-    peak_bytes: int = 0
-
-    @property
-    def load(self) -> Load:
-        """As the guard weighs it."""
-        known = len(self.prompt) + len(self.so_far)
-        length = known + len(self.made) if self.prefilled else self.computed
-        return Load(
-            self.key, self.priority, self.claimed_at, length, 0 if self.prefilled else max(1, known - length)
-        )
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens of every attempt."""
-        return len(self.so_far) + len(self.made)
-
-
-@dataclass(slots=True)
-class JobStep:
-    """What a step brought one job."""
-
-    key: str
-    tokens: list[int]
-    text: str = ""
-    reasoning: str = ""
-    logprobs: list[dict[str, Any]] | None = None
-    result: dict[str, Any] | None = None
-    """The job's result, where this step ended it."""
-    peak_bytes: int = 0
 
 
 class ModelBatch:
@@ -97,6 +45,13 @@ class ModelBatch:
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
         self._generator: Any = None
+        self._margins = Margins()
+        self._foreseen = Foreseen()
+        self._most_bytes = self._rows_then = 0
+        self.computed: dict[str, int] = {}
+        """Prompt tokens computed so far, of those that the last step computed some of."""
+        self.peak_bytes = 0
+        """Of the last step, measured, everything in the process counted."""
         self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     def __len__(self) -> int:
@@ -157,20 +112,55 @@ class ModelBatch:
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
         prompts, responses = self._generator.next()
+        self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
             job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
-        peak = max(0, mx.get_peak_memory() - self.loaded.weights_bytes) // max(1, len(self._jobs))
-        for job in self._jobs.values():
-            job.peak_bytes = max(job.peak_bytes, peak)
+            self.computed[job.key] = job.computed
+        self._weigh(before)
         steps = [self._take(response) for response in responses if response.uid in self._by_uid]
         if any(step.result for step in steps):
             mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
         return steps
 
+    def foresee(self) -> int:
+        """What the next step can add to what is in use, in bytes."""
+        rows = sum(job.prefilled for job in self._jobs.values())
+        self._foreseen = foresee(
+            self.card,
+            self.loads,
+            self._chunk_tokens,
+            self._prefill_rows,
+            self._free_slots,
+            regrouped=rows != self._rows_then,
+        )
+        return self._foreseen.growth_bytes
+
+    def learnt(self) -> bool:
+        """Take into the card what the steps since the last time taught; whether that changed it."""
+        card = self._margins.applied(self.card)
+        changed, self.card = card != self.card, card
+        return changed
+
+    def _weigh(self, before_bytes: int) -> None:
+        """Compare what the step took with what was foreseen; steps that make peaks teach."""
+        self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
+        self._rows_then = sum(job.prefilled for job in self._jobs.values())
+        rows = max(1, len(self._jobs))
+        for job in self._jobs.values():
+            share = (self.peak_bytes - self.loaded.weights_bytes) // rows
+            said = (before_bytes + foreseen.growth_bytes - self.loaded.weights_bytes) // rows
+            job.peak_bytes, job.foreseen_bytes = max(job.peak_bytes, share), max(job.foreseen_bytes, said)
+        self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
+        if foreseen.growth_bytes > self._most_bytes // 2:
+            took = self.peak_bytes - before_bytes - foreseen.other_bytes
+            self._margins.note(foreseen.kind, foreseen.work_bytes, took)
+
     @property
-    def free_slots(self) -> int:
+    def _free_slots(self) -> int:
         """Tokens that the decoding rows' caches have room for before they grow."""
         if self._generator is None:
             return 0
@@ -182,6 +172,7 @@ class ModelBatch:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
+        self._most_bytes = self._rows_then = 0
         self._generator = None
 
     def _take(self, response: Any) -> JobStep:
@@ -223,6 +214,8 @@ class ModelBatch:
             "total_tokens": prompt + completion,
         }
         step.result, step.peak_bytes = result, job.peak_bytes
+        if job.peak_bytes > 0:
+            step.footprint_ratio = round(job.foreseen_bytes / job.peak_bytes, 3)
         return step
 
     def _forget(self, job: RunningJob) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from scheduler import fleet
 from scheduler.admission import Candidate, Decision, choose, hopeless, judge
 from scheduler.errors import ClientError
-from scheduler.footprint import Row, alone_bytes, fitted
+from scheduler.footprint import alone_bytes, fitted
+from scheduler.foresight import Row
 from scheduler.holding import Held, Holding
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
@@ -79,17 +79,15 @@ class Claiming:
 
     def take(self, rec: JobRecord, ledger: Ledger) -> Held | None:
         """One certain job, alone; None where another has it, or it ended because it never fits."""
-        row = fitted(ledger.cards[rec.meta.model], rec.row)
-        candidate = Candidate(rec.id, rec.meta.model, row, rec.meta.counted)
-        if hopeless(ledger, candidate):
-            self._refuse_hopeless(rec, ledger)
+        if not self._claimable(rec, ledger):
             return None
+        candidate = _candidate(rec, ledger)
         choice = choose([[candidate]], ledger, self.clock(), max_batch=1, max_passes=0)
         return self._reserved(rec, choice.row, (), ledger) if choice else None
 
     def load(self, rec: JobRecord, ledger: Ledger) -> None:
         """See to it that a job's model is loaded, or that the job hears why it is not."""
-        if self._claimable(rec) and rec.meta.model not in ledger.cards:
+        if self._claimable(rec, ledger) and rec.meta.model not in ledger.cards:
             self.residency.load(rec.meta.model, ledger)
 
     def _reserved(self, rec: JobRecord, row: Row, passed: Sequence[str], ledger: Ledger) -> Held | None:
@@ -108,21 +106,26 @@ class Claiming:
 
     def load_wanted(self, ledger: Ledger) -> None:
         """Load the first served model that a waiting job needs and that is not in memory."""
-        for jobs in self._read_heads():
+        for jobs in self._read_heads(ledger):
             for rec, _ in jobs:
                 if rec.meta.model in self.residency.served and rec.meta.model not in ledger.cards:
                     self.residency.load(rec.meta.model, ledger)
                     return
 
-    def anything_waits(self) -> bool:
-        """Whether a job waits that this worker serves."""
-        return any(rec.meta.model in self.residency.served for jobs in self._read_heads() for rec, _ in jobs)
+    def anything_waits(self, ledger: Ledger | None) -> bool:
+        """Whether a job waits that this worker could run."""
+        return self.lifecycle.queue.any_waits(self._classes, lambda rec: self._claimable(rec, ledger))
 
-    def _read_heads(self) -> list[list[tuple[JobRecord, int]]]:
+    @property
+    def _classes(self) -> list[str]:
+        return [name for name in PRIORITIES if name in self.queues]
+
+    def _read_heads(self, ledger: Ledger) -> list[list[tuple[JobRecord, int]]]:
         """The heads of the queues: those read last, less what was claimed since, until :meth:`forget`."""
         if not any(self._heads):
-            names = [name for name in PRIORITIES if name in self.queues]
-            self._heads = self.lifecycle.queue.heads(names, self.settings.claim_lookahead, self._claimable)
+            self._heads = self.lifecycle.queue.heads(
+                self._classes, self.settings.claim_lookahead, lambda rec: self._claimable(rec, ledger)
+            )
         return self._heads
 
     def forget(self) -> None:
@@ -133,24 +136,18 @@ class Claiming:
         self._heads = [[(rec, passes) for rec, passes in jobs if rec.id != job_id] for jobs in self._heads]
 
     def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
-        classes: list[list[tuple[Candidate, JobRecord]]] = []
-        for jobs in self._read_heads():
-            found = []
-            for rec, passes in jobs:
-                meta = rec.meta
-                card = ledger.cards.get(meta.model)
-                row = rec.row if card is None else fitted(card, rec.row)
-                candidate = Candidate(rec.id, meta.model, row, meta.counted, passes, meta.alone)
-                if card is not None and hopeless(ledger, candidate):
-                    self._refuse_hopeless(rec, ledger)
-                    self._drop(rec.id)
-                else:
-                    found.append((candidate, rec))
-            classes.append(found)
-        return classes
+        return [
+            [(_candidate(rec, ledger, passes), rec) for rec, passes in jobs]
+            for jobs in self._read_heads(ledger)
+        ]
 
-    def _claimable(self, rec: JobRecord) -> bool:
-        """Whether this worker may take the job; one that nobody wants or can serve is ended here."""
+    def _claimable(self, rec: JobRecord, ledger: Ledger | None) -> bool:
+        """Whether this worker could take the job; one that nobody wants, serves or could hold is ended here.
+
+        Args:
+            rec: a job that waits.
+            ledger: this worker's account; None while there is no engine.
+        """
         ours = rec.envelope.get("version") == ENVELOPE_VERSION and isinstance(
             rec.envelope.get("request"), dict
         )
@@ -163,18 +160,31 @@ class Claiming:
             return False
         reason = self.residency.why_not(rec.meta.model)
         if reason is not None:
-            others = fleet.live_workers(self.lifecycle.connection)
-            if not any(rec.meta.model in report.served for report in others):
+            if not any(rec.meta.model in report.served for report in self.lifecycle.workers()):
                 error = ClientError("no_worker", reason, retry_after=GIVEN_UP_SECONDS)
                 self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
             return False
-        return True
+        if (
+            ledger is None
+            or rec.meta.model not in ledger.cards
+            or not hopeless(ledger, _candidate(rec, ledger))
+        ):
+            return True
+        self._refuse_hopeless(rec, ledger)
+        return False
 
     def _refuse_hopeless(self, rec: JobRecord, ledger: Ledger) -> None:
         """End a job that no live worker could ever hold; leave it to a larger one where there is one."""
-        others = [report.view() for report in fleet.live_workers(self.lifecycle.connection)]
+        others = [report.view() for report in self.lifecycle.workers()]
         if judge(others, rec.meta.model, rec.row).decision is Decision.NEVER_FITS:
             card = ledger.cards[rec.meta.model]
             need = alone_bytes(card, fitted(card, rec.row), ledger.chunk_tokens)
             error = never_fits(rec.id, need, ledger.budget_bytes)
             self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
+
+
+def _candidate(rec: JobRecord, ledger: Ledger, passes: int = 0) -> Candidate:
+    """A waiting job as admission sees it here."""
+    meta, card = rec.meta, ledger.cards.get(rec.meta.model)
+    row = rec.row if card is None else fitted(card, rec.row)
+    return Candidate(rec.id, meta.model, row, meta.counted, passes, meta.alone)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -71,6 +71,21 @@ class Desk:
         self.granted.add(key_of(held))
         self._tell({"kind": "grant", "key": key_of(held)})
 
+    def note_progress(self, computed: Mapping[str, int]) -> None:
+        """Take how far the engine is with prompts, by key."""
+        for key, tokens in computed.items():
+            if key in self.running:
+                self.running[key].cached_tokens = tokens
+
+    def tell_progress(self) -> None:
+        """Let the account know how far each job is: what it still needs is less."""
+        assert self.ledger is not None
+        for held in self.running.values():
+            done = held.cached_tokens
+            if held.tokens and done:
+                done = max(done, held.rec.meta.prompt_tokens + len(held.tokens))
+            self.ledger.advance(held.holder, done)
+
     def find(self, keys: Iterable[str]) -> list[Held]:
         """Those of these that are held."""
         return [self.running[key] for key in keys if key in self.running]
@@ -118,7 +133,8 @@ class Desk:
             self._reporting.count("out_of_memory")
         for held in self._youngest_first(jobs):
             meta = held.rec.meta
-            most = held.rec.envelope["request"].get("max_attempts") or self._lifecycle.settings.max_attempts
+            wish = held.rec.envelope["request"].get("max_attempts")
+            most = wish if isinstance(wish, int) else self._lifecycle.settings.max_attempts
             wait = self._wait_seconds(meta)
             verdict = judge_failure(meta, failure, most, wait)
             if isinstance(verdict, ClientError):
@@ -138,7 +154,7 @@ class Desk:
         now = self._clock()
         for held in list(self.running.values()):
             limit = held.rec.envelope["request"].get("run_timeout")
-            if limit is not None and now - held.claimed_at > limit:
+            if isinstance(limit, int | float) and now - held.claimed_at > limit:
                 message = f"the job ran for {now - held.claimed_at:.1f} s; its run_timeout is {limit:g} s"
                 self.fail(held, ClientError("engine_timeout", message, retry_after=1))
 

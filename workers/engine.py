@@ -21,13 +21,12 @@ from typing import Any, Final
 import mlx.core as mx
 
 from scheduler.errors import ClientError, ModelUnusable
-from scheduler.request import read_request
 from workers import gauge
-from workers.batch import JobStep, ModelBatch, RunningJob
-from workers.guard import Action, check, next_step_bytes, youngest_of_lowest
-from workers.models import LoadedModel, load_model, prompt_tokens
-from workers.probe import model_card
-from workers.text import JobText, section_left_open
+from workers.batch import ModelBatch
+from workers.engine_job import JobStep, RunningJob, make_job, packed
+from workers.guard import Action, check, youngest_of_lowest
+from workers.models import load_model
+from workers.probe import card_for, keep_card
 from workers.wire import Message, Receiver, Sender, WireBroken
 
 _CACHE_SHARE: Final = 16
@@ -63,7 +62,7 @@ class Engine:
         if kind == "configure":
             self._configure(message)
         elif kind == "load":
-            self._load(message["model"], message["source"])
+            self._load(message["model"], message["source"], message.get("cards", ()))
         elif kind == "unload":
             self._unload(message["model"])
         elif kind == "run":
@@ -78,7 +77,8 @@ class Engine:
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
         steps: list[JobStep] = []
-        mx.reset_peak_memory()
+        computed: dict[str, int] = {}
+        peak = 0
         for batch in self._batches.values():
             if not len(batch):
                 continue
@@ -86,14 +86,27 @@ class Engine:
             try:
                 if self._guard(batch):
                     steps += batch.step()
+                    computed |= batch.computed
+                    peak = max(peak, batch.peak_bytes)
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error, keys)
-        self._tell_steps(steps)
+        self._tell_steps(steps, peak, computed)
+        self._tell_learnt(steps)
 
-    def _tell_steps(self, steps: Sequence[JobStep]) -> None:
+    def _tell_steps(
+        self, steps: Sequence[JobStep], peak: int = 0, computed: dict[str, int] | None = None
+    ) -> None:
         now = round(time.time(), 4)
-        packed = [_packed(step, now) for step in steps]
-        self._send({"kind": "step", "steps": packed, "memory": _memory()})
+        message = {"kind": "step", "steps": [packed(step, now) for step in steps], "memory": _memory(peak)}
+        self._send(message | ({"computed": computed} if computed else {}))
+
+    def _tell_learnt(self, steps: Sequence[JobStep]) -> None:
+        """Where a job ended: what its batch's steps taught of the model."""
+        if any(step.result for step in steps):
+            for batch in self._batches.values():
+                if batch.learnt():
+                    keep_card(batch.card, self._cards_folder)
+                    self._send({"kind": "learnt", "card": batch.card.to_json()})
 
     def _configure(self, message: Message) -> None:
         limits = gauge.read_limits()
@@ -117,13 +130,22 @@ class Engine:
             }
         )
 
-    def _load(self, name: str, source: str) -> None:
+    def _load(self, name: str, source: str, kept: Sequence[dict[str, Any]]) -> None:
         started = time.monotonic()
         self._send({"kind": "loading", "model": name})
         try:
             loaded = load_model(name, source)
             loaded_at = time.monotonic()
-            card = model_card(loaded, source, self._device, self._cards_folder)
+            card = card_for(
+                loaded,
+                source,
+                self._device,
+                self._cards_folder,
+                kept,
+                chunk_tokens=self._chunk_tokens,
+                room_bytes=max(0, self._budget_bytes - mx.get_active_memory()),
+                load_seconds=loaded_at - started,
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must hear of it
             gc.collect()
             mx.clear_cache()
@@ -146,7 +168,7 @@ class Engine:
         try:
             if batch is None:
                 raise ClientError("internal_error", f"{message['model']} is not loaded")
-            job = _make_job(message, batch.loaded)
+            job = make_job(message, batch.loaded)
         except ClientError as error:
             self._send({"kind": "refused", "key": key, "error": error.body()})
             return
@@ -202,10 +224,7 @@ class Engine:
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""
         while len(batch):
-            loads = batch.loads
-            growth = next_step_bytes(
-                batch.card, loads, self._chunk_tokens, self._shape["prefill_rows"], batch.free_slots
-            )
+            growth = batch.foresee()
             jobs = sum(len(other) for other in self._batches.values())
             action = check(mx.get_active_memory(), mx.get_cache_memory(), growth, self._budget_bytes, jobs)
             if action is Action.DROP_CACHES:
@@ -231,37 +250,11 @@ class Engine:
         self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
 
 
-def _make_job(message: Message, loaded: LoadedModel) -> RunningJob:
-    request = read_request(message["request"])
-    for token in request.logit_bias or ():
-        if not 0 <= token < loaded.vocabulary:  # MLX would write outside of the logits
-            reason = f"{loaded.name} has no token {token}; it has {loaded.vocabulary:,}"
-            raise ClientError("invalid_request", reason, param="logit_bias")
-    prompt = prompt_tokens(loaded, request)
-    begins = "normal" if request.messages is None else section_left_open(loaded.tokenizer, prompt)
-    return RunningJob(
-        key=message["key"],
-        request=request,
-        priority=message["priority"],
-        claimed_at=message["claimed_at"],
-        prompt=prompt,
-        so_far=list(message["so_far"]),
-        max_tokens=min(message["max_tokens"], loaded.context_tokens - len(prompt)),
-        seed=message["seed"],
-        text=JobText(loaded.tokenizer, request.stop, begins),
-    )
-
-
-def _packed(step: JobStep, now: float) -> dict[str, Any]:
-    fields = {name: getattr(step, name) for name in step.__slots__}
-    return {name: value for name, value in fields.items() if value} | {"at": now}
-
-
-def _memory() -> dict[str, int]:
+def _memory(peak_bytes: int = 0) -> dict[str, int]:
     return {
         "active_bytes": mx.get_active_memory(),
         "cache_bytes": mx.get_cache_memory(),
-        "peak_bytes": mx.get_peak_memory(),
+        "peak_bytes": max(peak_bytes, mx.get_peak_memory()),
     }
 
 

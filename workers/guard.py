@@ -5,9 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from scheduler.footprint import ModelCard, row_bytes, transient_bytes
+from scheduler.footprint import ModelCard, step_bytes, work_bytes
+from scheduler.foresight import Kind, Row, next_loop
 from scheduler.job import PRIORITIES
+
+_MANY: Final = 1 << 20  # tokens still to come: the next step ends no row
 
 
 class Action(enum.StrEnum):
@@ -31,32 +35,47 @@ class Load:
     """Prompt tokens that are still to be computed; 0 once it decodes."""
 
 
-def next_step_bytes(
-    card: ModelCard, loads: Sequence[Load], chunk_tokens: int, prefill_rows: int, free_slots: int
-) -> int:
-    """What the next step can add to what is in use.
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What the generator's next loop is expected to take."""
+
+    growth_bytes: int = 0
+    """The most that it adds to what is in use, margins counted."""
+    kind: Kind = "decode"
+    work_bytes: float = 0.0
+    """Of the step that takes the most: its computation alone, no margin counted."""
+    other_bytes: int = 0
+    """Of the same step: the caches' growth and copies."""
+
+
+def foresee(
+    card: ModelCard,
+    loads: Sequence[Load],
+    chunk_tokens: int,
+    prefill_rows: int,
+    room_tokens: int,
+    *,
+    regrouped: bool = False,
+) -> Foreseen:
+    """What the next step takes.
 
     Args:
         card: the model.
         loads: the batch's jobs, in the order in which they came.
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together at most.
-        free_slots: tokens that the decoding rows' caches still have room for.
+        room_tokens: slots that the decoding rows' caches have free.
+        regrouped: whether rows came or went since the last step, so that the caches are copied in it.
     """
-    prompts = [load for load in loads if load.prompt_left][:prefill_rows]
-    decoding = [load for load in loads if not load.prompt_left]
-    need = 0
-    if prompts:
-        chunk = min(chunk_tokens, max(load.prompt_left for load in prompts))
-        context = max(load.length_tokens for load in prompts) + chunk
-        need += len(prompts) * row_bytes(card, chunk, chunk_tokens)
-        need += transient_bytes(card, len(prompts), chunk, context)
-    if decoding:
-        longest = max(load.length_tokens for load in decoding)
-        need += transient_bytes(card, len(decoding), 1, longest)
-        if free_slots < 1:
-            need += len(decoding) * row_bytes(card, 1, chunk_tokens)
-    return need
+    rows = [Row(max(1, load.length_tokens + load.prompt_left), _MANY, load.length_tokens) for load in loads]
+    held, steps = next_loop(card.caches, rows, chunk_tokens, prefill_rows, room_tokens)
+    if not steps:
+        return Foreseen()
+    most = max(steps, key=lambda step: step_bytes(card, step))
+    layers = min((group.layers for group in card.caches), default=1)
+    copied = 2 * held // layers if regrouped and most.kind == "decode" else 0
+    grown = most.held_bytes - held + copied + most.copied_bytes * (most.kind == "decode")
+    return Foreseen(step_bytes(card, most) - held + copied, most.kind, work_bytes(card, most), grown)
 
 
 def check(active_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int) -> Action:

@@ -10,9 +10,10 @@ from typing import Final
 
 import structlog
 
-from scheduler.blame import Failure
+from scheduler.blame import Failure, Fault
 from scheduler.errors import ClientError, gib
-from scheduler.footprint import ModelCard, Row, alone_bytes
+from scheduler.footprint import ModelCard, alone_bytes
+from scheduler.foresight import Row
 from scheduler.holding import Held
 from scheduler.ledger import Ledger, Pressure
 from scheduler.lifecycle import never_fits
@@ -80,7 +81,9 @@ class Hearing:
         while self._heard:
             steps: list[Message] = []
             while self._heard and self._heard[0]["kind"] == "step":
-                steps += self._heard.popleft()["steps"]
+                message = self._heard.popleft()
+                steps += message["steps"]
+                self._desk.note_progress(message.get("computed", {}))
             self._write(steps)  # a job's tokens before its shedding
             if self._heard:
                 self._on(self._heard.popleft())
@@ -108,6 +111,9 @@ class Hearing:
             self._reporting.ready(message)
             if self._desk.ledger is not None:
                 self._desk.ledger.reading_bytes = message["budget_bytes"]
+        elif kind == "learnt" and self._desk.ledger is not None:
+            self._desk.ledger.learn(ModelCard.from_json(message["card"]))
+            self._reporting.changed()
         elif kind == "raised":
             self._on_raised(message)
         elif (held := self._desk.running.get(message.get("key", ""))) is not None:
@@ -144,7 +150,10 @@ class Hearing:
         ledger = self._desk.ledger
         assert ledger is not None
         need = alone_bytes(ledger.cards[held.rec.meta.model], row, ledger.chunk_tokens)
-        fits = ledger.resize(held.holder, row)
+        so_far = len(held.tokens)
+        whole = Row(row.prompt_tokens + so_far, max(1, row.max_tokens - so_far))
+        self._desk.tell_progress()
+        fits = ledger.resize(held.holder, whole)
         meta = replace(
             held.rec.meta,
             prompt_tokens=row.prompt_tokens,
@@ -191,9 +200,9 @@ class Hearing:
         # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
         at_work = self._desk.find(sorted(self._desk.granted or self._desk.running))
         loading = self._residency.reset()
-        if loading is not None:
+        if loading is not None and death.fault is not Fault.VICTIM:
             reason = f"{loading} ended the engine while it was loaded: {death.detail}"
-            self._residency.give_up(loading, reason, self._desk.ledger)
+            self._residency.blame(loading, reason, alone=not at_work)
         company = len(at_work) + (loading is not None)
         failure = Failure(
             death.fault, died=True, company=company, detail=death.detail, limit_bytes=self._limit

@@ -7,7 +7,7 @@ and heartbeats stay true for every running job.
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import math
 import queue
 import signal
@@ -66,8 +66,7 @@ class MetalWorker(BaseWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Start the engine beside RQ's own start."""
         settings = load()
-        level = getattr(logging, settings.log_level.upper())
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(settings.log_level))
         lifecycle = Lifecycle(self.connection, settings)
         self._runner = Runner(lifecycle, self.name, self.queue_names(), patient=self._patient)
         super().bootstrap(*args, **kwargs)
@@ -183,15 +182,14 @@ class MetalWorker(BaseWorker):
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """RQ's commands; those about jobs are about any of the running ones."""
-        try:
+        # Whoever sent it, the next command must still be heard.
+        with contextlib.suppress(AttributeError, LookupError, RecursionError, TypeError, ValueError):
             payload = parse_payload(message)
-        except (ValueError, AttributeError):
-            return  # whoever sent it, the next command must still be heard
-        if payload.get("command") == "stop-job":
-            self._unwanted.put(str(payload.get("job_id")))
-            self._poke()
-        else:
-            super().handle_payload(message)
+            if payload.get("command") == "stop-job":
+                self._unwanted.put(str(payload.get("job_id")))
+                self._poke()
+            else:
+                super().handle_payload(message)
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stop one of the running jobs."""

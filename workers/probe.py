@@ -1,73 +1,97 @@
-"""Measuring a model's card: one token for its caches, a few short chunks for its transients.
+"""Measuring a model's card: one token for its caches, a few chunks for what steps take.
 
-Measured under the memory limit that the engine runs with, since the limit holds evaluation back and so
-lowers the peak. A card is kept on disk by model files, MLX version and device.
+Measured with the batch generator that jobs will run in, under the memory limit that the engine runs with,
+since the limit holds evaluation back and so lowers the peak. A long context is not computed but laid out:
+a cache filled with zeros costs no time, and the chunk that follows attends to it as to any other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import mlx.core as mx
+from huggingface_hub import snapshot_download
+from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
 from scheduler.errors import ModelUnusable
-from scheduler.footprint import CARD_VERSION, CacheGroup, ModelCard
+from scheduler.footprint import CARD_VERSION, ModelCard
+from scheduler.rectangles import CacheGroup
 from workers.models import LoadedModel
 
-PROBE_TOKENS: Final = (16, 64)
-"""Chunk lengths probed: short, since a CPU computes them at some hundred tokens a second."""
+_SHORT: Final = (16, 64)
+"""Chunk lengths that are always probed: a CPU computes them at some hundred tokens a second."""
+
+_LONG: Final = 256
+"""Probed with the engine's own chunk where the time allows."""
+
+_CONTEXT_TOKENS: Final = 8192
+"""The longest context laid out, where memory allows."""
+
+_CONTEXT_SHARE: Final = 8
+"""Of the free memory, what a laid-out context may take."""
+
+_FLOOR_SECONDS: Final = 0.5
+"""A probe may take half of the time that loading took, and so long in any case."""
 
 
-def model_card(loaded: LoadedModel, source: str, device: str, folder: Path) -> ModelCard:
-    """The model's card: the one kept for these very files, MLX and device, else a measured one.
-
-    Raises:
-        ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
-    """
-    path = folder / f"{_fingerprint(loaded, source, device)}.json"
-    try:
-        return ModelCard.from_json(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        card = measure(loaded, device)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(card.to_json()))
-    partial.replace(path)
-    return card
-
-
-def measure(loaded: LoadedModel, device: str) -> ModelCard:
+def measure(
+    loaded: LoadedModel,
+    device: str,
+    *,
+    chunk_tokens: int = 512,
+    room_bytes: int = 1 << 30,
+    load_seconds: float = 0.0,
+) -> ModelCard:
     """Measure a card.
 
+    Args:
+        loaded: the model.
+        device: its name, for the card.
+        chunk_tokens: the engine's prefill chunk.
+        room_bytes: what may be taken for a moment beside the weights.
+        load_seconds: what loading took; the probe is to take less.
+
     Raises:
         ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
-    caches = cache_groups(loaded)
-    short, long = PROBE_TOKENS
-    (first_short,) = _chunk_transients(loaded, short, 1)
-    first_long, second_long = _chunk_transients(loaded, long, 2)
-    per_pair = max(0.0, (second_long - first_long) / long**2)
-    linear_short = first_short - per_pair * short**2
-    linear_long = first_long - per_pair * long**2
-    per_token = max(0.0, (linear_long - linear_short) / (long - short))
+    started = time.monotonic()
+    groups = cache_groups(loaded)
+    points: dict[int, int] = {}
+    for tokens in sorted({*_SHORT, _LONG, chunk_tokens}):
+        began = time.monotonic()
+        spent, pace = began - started, _pace(points, started, began)
+        if tokens > _SHORT[-1] and spent + tokens * pace > max(_FLOOR_SECONDS, load_seconds / 2):
+            break
+        points[tokens] = _run(loaded, [0] * (tokens + 1), tokens, steps=1)[0]
+    per_token, per_pair = _attention(loaded, groups, room_bytes)
+    decode = _run(loaded, [0] * (_SHORT[0] + 1), _SHORT[0], steps=5)[-1]
     mx.clear_cache()
     return ModelCard(
         model=loaded.name,
         device=device,
         weights_bytes=loaded.weights_bytes,
-        caches=caches,
+        caches=groups,
         logits_bytes=loaded.vocabulary * 4,
-        transient_fixed_bytes=int(max(0.0, linear_long - per_token * long)),
-        transient_bytes_per_token=per_token,
-        transient_bytes_per_pair=per_pair,
+        chunk_bytes=tuple(sorted(points.items())),
+        attention_bytes_per_token=per_token,
+        attention_bytes_per_pair=per_pair,
+        decode_bytes=decode,
         context_tokens=loaded.context_tokens,
     )
+
+
+def _pace(points: Iterable[int], started: float, now: float) -> float:
+    """Seconds a token, by what was probed so far."""
+    return (now - started) / max(1, sum(points))
 
 
 def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
@@ -76,12 +100,10 @@ def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
     Raises:
         ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
-    caches = make_prompt_cache(loaded.model)
-    _evaluate(loaded, caches, 1)
     full: list[int] = []
     sliding: dict[int, list[int]] = defaultdict(list)
     state: list[int] = []
-    for cache in _flat(caches):
+    for cache in _flat(_filled(loaded, 1)):
         length = getattr(getattr(cache, "keys", None), "shape", (0, 0, 1))[2]
         if type(cache) is KVCache:
             full.append(cache.nbytes // length)
@@ -99,6 +121,25 @@ def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
     return tuple(groups)
 
 
+def _filled(loaded: LoadedModel, tokens: int) -> list[Any]:
+    """Caches as after so many tokens: one computed, the rest laid out as zeros."""
+    caches: list[Any] = make_prompt_cache(loaded.model)
+    loaded.model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
+    mx.eval([cache.state for cache in caches])
+    mx.synchronize()
+    for cache in _flat(caches):
+        if tokens > 1 and type(cache) in {KVCache, RotatingKVCache}:
+            kept = min(tokens, getattr(cache, "max_size", tokens))
+            for name in ("keys", "values"):
+                one = getattr(cache, name)
+                setattr(cache, name, mx.zeros((*one.shape[:2], kept, one.shape[3]), dtype=one.dtype))
+            cache.offset = tokens
+            if type(cache) is RotatingKVCache:
+                cache._idx = kept  # noqa: SLF001 - where the next token goes; set nowhere else
+    mx.eval([cache.state for cache in caches])
+    return caches
+
+
 def _flat(caches: list[Any]) -> list[Any]:
     flat: list[Any] = []
     for cache in caches:
@@ -106,30 +147,116 @@ def _flat(caches: list[Any]) -> list[Any]:
     return flat
 
 
-def _chunk_transients(loaded: LoadedModel, tokens: int, chunks: int) -> list[int]:
-    """Peak bytes beyond what stays, of consecutive chunks of one prompt."""
-    caches = make_prompt_cache(loaded.model)
-    peaks: list[int] = []
-    for _ in range(chunks):
-        mx.synchronize()
-        mx.clear_cache()
-        before = mx.get_active_memory()
-        mx.reset_peak_memory()
-        _evaluate(loaded, caches, tokens)
-        grown = max(0, mx.get_active_memory() - before)
-        peaks.append(max(0, mx.get_peak_memory() - before - grown))
-    return peaks
+def _attention(loaded: LoadedModel, groups: Sequence[CacheGroup], room_bytes: int) -> tuple[float, float]:
+    """Bytes per new token, and per new token and key: the line through two long contexts."""
+    longest = max(
+        (group.window_tokens or _CONTEXT_TOKENS for group in groups if group.kind != "state"), default=0
+    )
+    per_slot = sum(group.bytes_per_token for group in groups)
+    if not longest or not per_slot:
+        return 0.0, 0.0
+    far = min(longest, max(512, room_bytes // _CONTEXT_SHARE // per_slot))
+    chunk = _SHORT[0]
+    peaks = []
+    for context in (far // 2, far):
+        prompt = [0] * (2 * chunk + 1)
+        peaks.append(_run(loaded, prompt, chunk, steps=2, caches=_filled(loaded, context))[-1])
+    near, more = peaks
+    per_pair = max(0.0, (more - near) / (chunk * (far - far // 2)))
+    keys = far + 2 * chunk
+    return more / chunk - per_pair * keys, per_pair
 
 
-def _evaluate(loaded: LoadedModel, caches: list[Any], tokens: int) -> None:
-    loaded.model(mx.zeros((1, tokens), dtype=mx.int32), cache=caches)
-    mx.eval([cache.state for cache in caches])
+def _run(
+    loaded: LoadedModel, prompt: list[int], chunk_tokens: int, *, steps: int, caches: list[Any] | None = None
+) -> list[int]:
+    """What each step of a generator takes beyond the caches that it leaves, in bytes."""
     mx.synchronize()
+    mx.clear_cache()
+    generator: Any = BatchGenerator(loaded.model, prefill_batch_size=1, prefill_step_size=chunk_tokens)
+    generator.insert([prompt], max_tokens=[steps], caches=None if caches is None else [caches])
+    caches = None
+    before = mx.get_active_memory() - generator.prompt_cache_nbytes
+    taken = []
+    for _ in range(steps):
+        mx.synchronize()
+        mx.reset_peak_memory()
+        generator.next()
+        mx.synchronize()
+        taken.append(max(0, mx.get_peak_memory() - before - generator.prompt_cache_nbytes))
+    generator.close()
+    return taken
 
 
-def _fingerprint(loaded: LoadedModel, source: str, device: str) -> str:
+# Cards that are kept
+
+
+def card_for(
+    loaded: LoadedModel,
+    source: str,
+    device: str,
+    folder: Path,
+    kept: Iterable[dict[str, Any]] = (),
+    *,
+    chunk_tokens: int,
+    **shape: Any,
+) -> ModelCard:
+    """A model's card: one that is kept for these very files, MLX and device, else a measured one.
+
+    Args:
+        loaded: the model.
+        source: what it was loaded from.
+        device: where.
+        folder: of the cards on disk.
+        kept: cards of other hosts, as :meth:`ModelCard.to_json` wrote them.
+        chunk_tokens: the engine's prefill chunk.
+        shape: as for :func:`measure`.
+
+    Raises:
+        ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
+    """
+    fingerprint = fingerprint_of(source, device, chunk_tokens)
+    card = _known(kept, folder, fingerprint) or measure(loaded, device, chunk_tokens=chunk_tokens, **shape)
+    card = replace(card, model=loaded.name, fingerprint=fingerprint)
+    keep_card(card, folder)
+    return card
+
+
+def _known(kept: Iterable[dict[str, Any]], folder: Path, fingerprint: str) -> ModelCard | None:
+    """A card of these very files, MLX and device: among those told, else on disk."""
+    for fields in (*kept, _on_disk(folder, fingerprint)):
+        try:
+            card = ModelCard.from_json(fields)
+        except ValueError:
+            continue
+        if card.fingerprint == fingerprint:
+            return card
+    return None
+
+
+def keep_card(card: ModelCard, folder: Path) -> None:
+    """Write a card to disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{card.fingerprint}.partial"
+    partial.write_text(json.dumps(card.to_json()))
+    partial.replace(folder / f"{card.fingerprint}.json")
+
+
+def _on_disk(folder: Path, fingerprint: str) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = json.loads((folder / f"{fingerprint}.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def fingerprint_of(source: str, device: str, chunk_tokens: int) -> str:
+    """Of a model's files as they are loaded, MLX's version and the device; the same on another host."""
     folder = Path(source).expanduser()
-    files = sorted(folder.glob("*")) if folder.is_dir() else []
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    parts = [CARD_VERSION, loaded.name, source, stats, version("mlx"), version("mlx-lm"), device]
+    if not folder.is_dir():
+        folder = Path(snapshot_download(source, local_files_only=True))
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors"})
+    config = (folder / "config.json").read_text()
+    sizes = [(path.name, path.stat().st_size) for path in files if path.suffix == ".safetensors"]
+    parts = [CARD_VERSION, config, sizes, version("mlx"), version("mlx-lm"), device, chunk_tokens]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

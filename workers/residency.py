@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from huggingface_hub import snapshot_download
 
 from scheduler.errors import gib
 from scheduler.footprint import ModelCard
@@ -17,6 +18,8 @@ from workers.wire import Message
 
 GIVEN_UP_SECONDS: Final = 60.0
 """How long a model that could not be loaded is left alone."""
+
+_WEIGHTS: Final = "model*.safetensors"  # as mlx_lm.utils.load_model reads them
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +40,7 @@ class Residency:
     _given_up: dict[str, tuple[float, str]] = field(default_factory=dict)
     _weights: dict[str, int] = field(default_factory=dict)
     _used: list[str] = field(default_factory=list)
+    _suspected: set[str] = field(default_factory=set)
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -63,12 +67,15 @@ class Residency:
     def load(self, model: str, ledger: Ledger) -> bool:
         """Ask for a model, unloading idle ones, least recently used first, where memory asks for it.
 
+        One whose size nobody knows yet counts as the whole budget: it is loaded when nothing else is held,
+        and nothing is admitted until it was measured.
+
         Returns:
             Whether it is being loaded; False where running jobs leave no room now.
         """
         if self.loading is not None:
             return False
-        need = self._weights.get(model) or weights_on_disk(self.sources[model])
+        need = self._weights.get(model) or weights_on_disk(self.sources[model]) or ledger.budget_bytes
         if need > ledger.budget_bytes:
             self.give_up(
                 model, f"{model} weighs {gib(need)}; this worker's budget is {gib(ledger.budget_bytes)}"
@@ -108,6 +115,7 @@ class Residency:
     def loaded(self, card: ModelCard, ledger: Ledger) -> None:
         """A model is in memory: count it, or send it away where it is larger than its files said."""
         self.loading = None
+        self._suspected.discard(card.model)
         ledger.expect_no_more(card.model)
         self._weights[card.model] = card.weights_bytes
         if ledger.weights_bytes + ledger.reserved_bytes + card.weights_bytes <= ledger.budget_bytes:
@@ -119,11 +127,19 @@ class Residency:
             need, limit = gib(card.weights_bytes), gib(ledger.budget_bytes)
             self.give_up(card.model, f"{card.model} weighs {need}; this worker's budget is {limit}")
 
+    def blame(self, model: str, reason: str, *, alone: bool) -> None:
+        """The engine died while it loaded a model: give that up; where jobs ran beside it, only the second time."""
+        if alone or model in self._suspected:
+            self.give_up(model, reason)
+        else:
+            self._suspected.add(model)
+
     def give_up(self, model: str, reason: str, ledger: Ledger | None = None) -> None:
         """Do not serve a model for a while."""
         if ledger is not None:
             ledger.expect_no_more(model)
         log.error("model unusable", model=model, reason=reason)
+        self._suspected.discard(model)
         self._given_up[model] = (self.clock() + GIVEN_UP_SECONDS, reason)
         if self.loading == model:
             self.loading = None
@@ -136,6 +152,15 @@ class Residency:
 
 
 def weights_on_disk(source: str) -> int:
-    """Bytes of a folder's weight files: what loading will need, before it is loaded; 0 where unknown."""
+    """Bytes of the weight files that loading will read; 0 where unknown.
+
+    Args:
+        source: a folder, or a Hugging Face id, whose snapshot is looked for in the local cache alone.
+    """
     folder = Path(source).expanduser()
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=_WEIGHTS, local_files_only=True))
+        except (OSError, ValueError):  # it is not here, not whole, or no id
+            return 0
+    return sum(path.stat().st_size for path in folder.glob(_WEIGHTS))

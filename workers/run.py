@@ -12,9 +12,11 @@ from typing import Any, Final
 from rq import get_current_job
 
 from scheduler.errors import TidegateError
+from scheduler.job import TERMINAL
 from scheduler.lifecycle import Lifecycle
-from scheduler.record import ENVELOPE_VERSION
+from scheduler.record import ENVELOPE_VERSION, Outcome
 from scheduler.settings import load
+from scheduler.strays import settle
 from workers.runner import TICK_SECONDS, Runner
 
 _LOST_POLL_SECONDS: Final = 0.5
@@ -42,7 +44,7 @@ def generate(version: int, request: dict[str, Any]) -> dict[str, Any]:  # noqa: 
     runner = Runner(lifecycle, f"plain-{uuid.uuid4().hex[:12]}", [job.origin])
     runner.open()
     try:
-        while rec.outcome is None:
+        while rec.outcome is None and rec.state not in TERMINAL:
             held = runner.claim_only(job.id)
             if held is not None:
                 runner.launch(held)
@@ -54,6 +56,9 @@ def generate(version: int, request: dict[str, Any]) -> dict[str, Any]:  # noqa: 
         runner.put_back_all("worker shut down")
         runner.close()
     job.retries_left = 0  # it has ended: RQ shall not run it again
-    if rec.outcome.error is not None or rec.outcome.result is None:
-        raise GenerationFailed((rec.outcome.error or {}).get("message", rec.outcome.state.value))
-    return {"state": rec.outcome.state.value, "result": rec.outcome.result, "error": None}
+    if rec.outcome is None:  # others ended it
+        settle(lifecycle.queue, job.id)
+    outcome = rec.outcome or Outcome(rec.state)
+    if outcome.error is not None or outcome.result is None:
+        raise GenerationFailed((outcome.error or {}).get("message", outcome.state.value))
+    return {"state": outcome.state.value, "result": outcome.result, "error": None}

@@ -31,7 +31,10 @@ _LOAD_SECONDS: Final = 3600.0
 """An engine silent for so long while it loads, which may mean to download, is replaced."""
 
 _MEASURE_SECONDS: Final = 10.0
-"""How often an idle engine reads anew what the host can give."""
+"""How often the engine reads anew what the host can give, between its steps."""
+
+_MEND_SECONDS: Final = 60.0
+"""How often an idle worker mends what others left; a busy one does it in RQ's own time."""
 
 
 class Runner:
@@ -66,6 +69,7 @@ class Runner:
             self.settings, self.supervisor, self._desk, self._residency, self._reporting, clock
         )
         self._next_measure = 0.0
+        self._next_mend = time.monotonic() + _MEND_SECONDS
         self._next_tick = 0.0
         self._worth_claiming = True
         self._wake_read, self._wake_write = os.pipe()
@@ -84,7 +88,7 @@ class Runner:
     @property
     def settled(self) -> bool:
         """Whether nothing waits that this worker could run."""
-        return not self.running and not self._claiming.anything_waits()
+        return not self.running and not self._claiming.anything_waits(self._desk.ledger)
 
     # The loop's parts
 
@@ -139,6 +143,7 @@ class Runner:
         if ledger is None or self._desk.lonely or not (self._worth_claiming or self._desk.freed):
             return None
         self._desk.freed = False
+        self._desk.tell_progress()
         held = self._claiming.claim(ledger)
         self._worth_claiming = held is not None
         if held is None:
@@ -203,16 +208,19 @@ class Runner:
     def _tick(self) -> None:
         if not self.supervisor.running and not self._hearing.breaker.open:
             self.supervisor.start()
-        if self._residency.loading is not None:
-            self.supervisor.kill_if_silent(_LOAD_SECONDS)
-        elif self.running or self._desk.ledger is None:
-            self.supervisor.kill_if_silent(self.settings.progress_timeout)
-        elif time.monotonic() >= self._next_measure:
-            self._next_measure = time.monotonic() + _MEASURE_SECONDS
+        loading, ledger, now = self._residency.loading is not None, self._desk.ledger, time.monotonic()
+        if self.running or loading or ledger is None:
+            begun = loading and (self.supervisor.account.loading or not self.running)
+            self.supervisor.kill_if_silent(_LOAD_SECONDS if begun else self.settings.progress_timeout)
+        if ledger is not None and not loading and now >= self._next_measure:
+            self._next_measure = now + _MEASURE_SECONDS
             self.supervisor.send({"kind": "measure"})
         self._desk.end_unwanted()
         self._lifecycle.end_overdue()
         self._report()
+        if not self.running and now >= self._next_mend:
+            self._next_mend = now + _MEND_SECONDS
+            self.reconcile()
 
     def _report(self) -> None:
         engine = "ready"

@@ -44,13 +44,15 @@ class Death:
 
 @dataclass(slots=True)
 class Account:
-    """What the engine last said of its memory, in bytes."""
+    """What the engine last said of its memory, in bytes, and of what it does."""
 
     budget_bytes: int = 0
     active_bytes: int = 0
     cache_bytes: int = 0
     need_bytes: int = 0
     cpu: bool = True
+    loading: bool = False
+    """Whether it loads a model, and does nothing else until that ends."""
 
     @property
     def most_bytes(self) -> int:
@@ -234,6 +236,8 @@ class Supervisor:
         if kind == "ready":
             self.account.budget_bytes = message["budget_bytes"]
             self.account.cpu = message["device"].startswith("cpu")
+        elif kind in {"loading", "load_failed", "loaded"}:
+            self.account.loading = kind == "loading"
         elif kind == "account":
             self.account.need_bytes = message["need_bytes"]
         elif "memory" in message:

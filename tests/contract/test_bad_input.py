@@ -102,43 +102,82 @@ def test_a_content_coding_is_refused(client: FlaskClient, connection: Redis) -> 
     assert status == 415
 
 
+@pytest.mark.parametrize("url", [JOBS, CHAT])
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": "many"}, "max_tokens"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_tokens": 1 << 40}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
-        ({"temperature": None}, "temperature"),
+        ({"temperature": "0"}, "temperature"),
+        ({"temperature": True}, "temperature"),
         ({"top_p": 0}, "top_p"),
+        ({"top_p": "1"}, "top_p"),
         ({"top_k": -1}, "top_k"),
+        ({"top_k": "5"}, "top_k"),
+        ({"min_p": "0"}, "min_p"),
+        ({"repetition_penalty": "1"}, "repetition_penalty"),
+        ({"presence_penalty": "1"}, "presence_penalty"),
+        ({"frequency_penalty": False}, "frequency_penalty"),
         ({"seed": "x"}, "seed"),
+        ({"seed": "5"}, "seed"),
+        ({"seed": True}, "seed"),
         ({"stop": [""]}, "stop.0"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"priority": "first"}, "priority"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"queue_timeout": 0}, "queue_timeout"),
+        ({"queue_timeout": "5"}, "queue_timeout"),
+        ({"run_timeout": True}, "run_timeout"),
+        ({"max_attempts": "2"}, "max_attempts"),
+        ({"max_attempts": True}, "max_attempts"),
         ({"on_insufficient_memory": "panic"}, "on_insufficient_memory"),
         ({"logprobs": 21}, "logprobs"),
-        ({"logit_bias": {"x": 1}}, "logit_bias.x"),
+        ({"logprobs": "yes"}, "logprobs"),
+        ({"logit_bias": {"x": 1}}, None),
+        ({"logit_bias": {"5": "1"}}, "logit_bias.5"),
+        ({"logit_bias": {"5": True}}, "logit_bias.5"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"model": ""}, "model"),
         ({"model": 7}, "model"),
-        ({"prompt": ""}, "prompt"),
-        ({"prompt": ["a"]}, "prompt"),
-        ({"messages": CHATTING}, None),
-        ({"prompt": None, "messages": []}, "messages"),
-        ({"prompt": None, "messages": [{"role": "king", "content": "a"}]}, "messages.0.role"),
-        ({"prompt": None, "messages": [{"role": "user"}]}, "messages.0"),
-        ({"prompt": None}, None),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "king", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0"),
         ({"stream": "perhaps"}, "stream"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream": 1}, "stream"),
     ],
 )
 def test_a_fault_in_a_field_names_it(
+    client: FlaskClient, connection: Redis, url: str, fields: dict[str, Any], param: str | None
+) -> None:
+    """400 with `param`, dotted, by either name of the queue: numbers and truth values are JSON's."""
+    body = json.dumps({"model": MODEL, "messages": CHATTING} | fields).encode()
+    status, said = refused(client, connection, url, body)
+    assert (status, said.error.code) == (400, "invalid_request")
+    if param is not None:
+        assert said.error.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"temperature": None}, "temperature"),
+        ({"logit_bias": {"x": 1}}, "logit_bias.x"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": ["a"]}, "prompt"),
+        ({"messages": CHATTING}, None),
+        ({"prompt": None}, None),
+    ],
+)
+def test_what_a_job_cannot_have_is_refused_by_name(
     client: FlaskClient, connection: Redis, fields: dict[str, Any], param: str | None
 ) -> None:
-    """400 with `param`, dotted."""
+    """400 with `param`: null is a value here, and there is one input."""
     body = json.dumps({"model": MODEL, "prompt": "a"} | fields).encode()
     status, said = refused(client, connection, JOBS, body)
     assert (status, said.error.code) == (400, "invalid_request")
@@ -151,12 +190,18 @@ def test_a_fault_in_a_field_names_it(
     [
         ({"n": 2}, "n"),
         ({"n": 0}, "n"),
+        ({"n": "1"}, "n"),
+        ({"n": True}, "n"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"modalities": ["audio"]}, "modalities"),
         ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": "2"}, "top_logprobs"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"max_completion_tokens": "5"}, "max_completion_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"functions": []}, "functions"),

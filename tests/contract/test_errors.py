@@ -133,6 +133,18 @@ def test_a_server_that_does_not_answer_is_told_within_a_second(tmp_path: Path, h
             assert client.get("/readyz").status_code == 200
 
 
+def test_a_server_that_takes_no_writes_is_unavailable(client: FlaskClient, connection: Redis) -> None:
+    """503 `store_unavailable` with Retry-After; the job is taken when it takes writes again."""
+    connection.config_set("min-replicas-to-write", 1)
+    try:
+        answer = client.post("/v1/jobs", json=BODY)
+    finally:
+        connection.config_set("min-replicas-to-write", 0)
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "store_unavailable")
+    assert answer.headers["Retry-After"]
+    assert client.post("/v1/jobs", json=BODY).status_code == 202
+
+
 def test_every_answer_has_a_request_id_and_is_not_sniffed(client: FlaskClient, connection: Redis) -> None:
     """Headers that every answer has, errors too; and no other origin is let in."""
     for path in ("/", "/healthz", "/nowhere", "/v1/jobs"):

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.random_models import write_random_llama
-from scheduler.footprint import Row, batch_bytes, transient_bytes
+from scheduler.footprint import batch_bytes
+from scheduler.foresight import Row
+from scheduler.ledger import Holder, Ledger
 from tests.engines import engine
 
 PROMPT = "The quick brown fox jumps over the lazy dog. " * 4
@@ -42,15 +44,15 @@ def peaks(
 
 
 def test_no_batch_needs_more_than_its_footprint(wide_model: Path, tmp_path: Path) -> None:
-    """The measured peak of real batches is within the estimate; and the estimate within twice of it."""
+    """The measured peak of real batches is within the estimate; and the estimate within a third of it."""
     found = peaks(wide_model, tmp_path, 64, ROWS)
-    assert [line for line in found if not line[1] <= line[2] <= 2 * line[1]] == []
+    assert [line for line in found if not line[1] <= line[2] <= 1.33 * line[1]] == []
 
 
 def test_no_large_chunk_needs_more_than_its_footprint(wide_model: Path, tmp_path: Path) -> None:
-    """The chunk's transient is extrapolated from the probe's short ones, so the estimate is wider."""
+    """A chunk that was not probed is extrapolated, so the estimate may be wider."""
     found = peaks(wide_model, tmp_path, 512, {name: ROWS[name] for name in ("one long", "eight mixed")})
-    assert [line for line in found if not line[1] <= line[2] <= 8 * line[1]] == []
+    assert [line for line in found if not line[1] <= line[2] <= 1.5 * line[1]] == []
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -72,7 +74,7 @@ def test_the_engine_sheds_when_the_next_step_does_not_fit(wide_model: Path, tmp_
         calm_key = roomy.run(prompt=PROMPT, max_tokens=450)
         calm = roomy.result(calm_key)
     # Room for two rows of 512 tokens and some more, but not for both to grow by another 256.
-    room = 1300 * sum(group.bytes_per_token for group in card.caches) + transient_bytes(card, 2, 16, 32)
+    room = 1300 * sum(group.bytes_per_token for group in card.caches) + 2 * card.decode_bytes
     with engine(tmp_path, memory_budget=card.weights_bytes + room, cache_limit=0, prefill_chunk=16) as talk:
         talk.load(wide_model)
         kept = talk.run(prompt=PROMPT, max_tokens=450, priority="standard", claimed_at=1.0)
@@ -91,7 +93,11 @@ def test_the_guard_sheds_nothing_that_was_reserved(wide_model: Path, tmp_path: P
     rows = [Row(600, 20)] * 3
     with engine(tmp_path, prefill_chunk=chunk, blas_preload="auto") as roomy:
         card = roomy.load(wide_model)
-    budget = card.weights_bytes + batch_bytes(card, rows, chunk, 4)
+    ledger = Ledger(1 << 40, chunk, 4)
+    ledger.admit_model(card)
+    for number, row in enumerate(rows):
+        ledger.reserve(Holder(f"job_{number}", 1), card.model, row)
+    budget = ledger.weights_bytes + ledger.reserved_bytes
     with engine(
         tmp_path, prefill_chunk=chunk, memory_budget=budget, cache_limit=0, blas_preload="auto"
     ) as talk:

@@ -64,6 +64,18 @@ def test_a_plain_workers_job_is_cancelled(site: Site) -> None:
         assert worker.process.poll() is None
 
 
+def test_a_plain_worker_outlives_a_job_that_rq_cancels(site: Site) -> None:
+    """RQ's own `Job.cancel()` of the running job: it has its end at once, and the next job runs."""
+    with site.worker(kind=JSON, wait=False) as worker:
+        job_id = site.submit(max_tokens=3900)
+        site.until_tokens([job_id], 3)
+        Job.fetch(job_id, connection=site.connection, serializer=JSONSerializer).cancel()
+        assert site.ended(job_id, 10).state is State.CANCELLED
+        site.prove_log(job_id)
+        assert site.text(site.submit(max_tokens=2))
+        assert worker.process.poll() is None
+
+
 def test_a_plain_workers_killed_horse_loses_no_job(site: Site) -> None:
     """RQ tries the job again with the fields it once read; it goes on from its tokens all the same, to the
     undisturbed text, its log without gap or repeat.

@@ -9,7 +9,8 @@ import pytest
 
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind
-from scheduler.footprint import ModelCard, Row, alone_bytes, batch_bytes
+from scheduler.footprint import ModelCard, alone_bytes, batch_bytes
+from scheduler.foresight import Row
 from scheduler.job import State
 from tests.running import RunningWorker, Site, a_site
 from tests.waiting import wait_until

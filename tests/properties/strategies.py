@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from scheduler.footprint import CacheGroup, ModelCard, Row
+from scheduler.footprint import ModelCard
+from scheduler.foresight import Row
+from scheduler.rectangles import CacheGroup
 
 rows = st.builds(Row, st.integers(1, 5000), st.integers(1, 5000))
-mixed_rows = st.builds(Row, st.integers(1, 60), st.integers(1, 60) | st.integers(500, 1500))
+_lengths = st.integers(1, 60) | st.integers(500, 2500)
+mixed_rows = st.builds(Row, _lengths, _lengths)
 
 _groups = st.one_of(
     st.builds(CacheGroup, st.just("full"), st.just(2), bytes_per_token=st.integers(1, 5000)),
@@ -31,8 +34,9 @@ def cards(model: str = "m") -> st.SearchStrategy[ModelCard]:
         weights_bytes=st.integers(0, 1 << 22),
         caches=st.lists(_groups, min_size=1, max_size=3).map(tuple),
         logits_bytes=st.integers(0, 1 << 16),
-        transient_fixed_bytes=st.integers(0, 1 << 16),
-        transient_bytes_per_token=st.floats(0, 1000),
-        transient_bytes_per_pair=st.floats(0, 4),
+        chunk_bytes=st.sampled_from([((16, 0),), ((16, 5000), (64, 18_000)), ((64, 9), (512, 1 << 20))]),
+        attention_bytes_per_token=st.floats(-100, 1000),
+        attention_bytes_per_pair=st.floats(0, 4),
+        decode_bytes=st.integers(0, 1 << 16),
         context_tokens=st.just(1 << 16),
     )

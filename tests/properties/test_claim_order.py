@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.admission import Candidate, choose, hopeless
-from scheduler.footprint import Row
+from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
-from tests.unit.test_footprint import PLAIN
+from tests.cards import PLAIN
 
 BUDGET = PLAIN.weights_bytes + 400_000
 MAX_PASSES = 3

@@ -19,15 +19,16 @@ from hypothesis.stateful import (
 )
 
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import ModelCard, Row, batch_bytes
+from scheduler.footprint import ModelCard, batch_bytes
+from scheduler.foresight import Row
 from scheduler.ledger import FLOOR, Holder, Ledger
+from tests.cards import PLAIN, SLIDING
 from tests.properties.strategies import mixed_rows
-from tests.unit.test_footprint import PLAIN, SLIDING
 
 BUDGET = 1_850_000
 CARDS = {
     "plain": replace(PLAIN, model="plain", weights_bytes=900_000, logits_bytes=50),
-    "sliding": replace(SLIDING, model="sliding", weights_bytes=800_000, transient_bytes_per_token=9.0),
+    "sliding": replace(SLIDING, model="sliding", weights_bytes=800_000, chunk_bytes=((16, 144), (64, 576))),
 }
 models = st.sampled_from(sorted(CARDS))
 
@@ -42,17 +43,29 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger = self.ledger_type(BUDGET, chunk_tokens=64, prefill_rows=2)
         self.model: dict[Holder, tuple[str, Row]] = {}
+        self.peaks = dict.fromkeys(CARDS, 0)
         self.now, self.made = 1000.0, 0
 
     def peak(self, model: str, *more: Row) -> int:
         """What a model's batch takes, computed apart."""
         mine = [row for name, row in self.model.values() if name == model]
-        return batch_bytes(CARDS[model], [*mine, *more], 64, 2)
+        ahead = [
+            replace(
+                row, cached_tokens=max(row.cached_tokens, min(row.cached_tokens + 64, row.prompt_tokens - 1))
+            )
+            for row in mine
+        ]
+        worse = batch_bytes(CARDS[model], [*ahead, *more], 64, 2) if more else 0
+        return max(worse, batch_bytes(CARDS[model], [*mine, *more], 64, 2))
 
     def room(self) -> int:
         """What is left beside weights and reservations."""
         weights = sum(CARDS[name].weights_bytes for name in self.ledger.cards)
-        return BUDGET - weights - sum(self.peak(name) for name in self.ledger.cards)
+        return BUDGET - weights - sum(self.peaks.values())
+
+    def settle(self, model: str) -> None:
+        """Between joins a reservation only falls."""
+        self.peaks[model] = min(self.peaks[model], self.peak(model))
 
     @rule(model=models)
     def load(self, model: str) -> None:
@@ -75,8 +88,9 @@ class LedgerMachine(RuleBasedStateMachine):
         """A job asks: it holds memory exactly where there is room."""
         self.made += 1
         holder = Holder(f"job_{self.made % 5}", self.made)
-        if model in self.ledger.cards and self.peak(model, row) - self.peak(model) <= self.room():
+        if model in self.ledger.cards and self.peak(model, row) - self.peaks[model] <= self.room():
             self.ledger.reserve(holder, model, row)
+            self.peaks[model] = self.peak(model, row)
             self.model[holder] = (model, row)
         else:
             with pytest.raises(TransitionRefused):
@@ -89,15 +103,32 @@ class LedgerMachine(RuleBasedStateMachine):
         if holder not in self.model:
             with pytest.raises(TransitionRefused):
                 self.ledger.resize(holder, row)
-        elif self.ledger.resize(holder, row):
-            self.model[holder] = (self.model[holder][0], row)
+            return
+        model, before = self.model.pop(holder)
+        need = self.peak(model, row)
+        fits = need - self.peaks[model] <= self.room()
+        assert self.ledger.resize(holder, row) == fits
+        self.model[holder] = (model, row if fits else before)
+        self.peaks[model] = need if fits else self.peaks[model]
+
+    @rule(holder=held, cached=st.integers(1, 2000))
+    def advance(self, holder: Holder, cached: int) -> None:
+        """A job goes on: what it still needs is less, or the same."""
+        self.ledger.advance(holder, cached)
+        if holder in self.model:
+            model, row = self.model[holder]
+            self.model[holder] = (model, replace(row, cached_tokens=min(row.tokens, cached)))
+        self.ledger.settle()
+        for model in self.peaks:
+            self.settle(model)
 
     @rule(holder=consumes(held))
     def release(self, holder: Holder) -> None:
         """A job lets go, once or twice."""
         self.ledger.release(holder)
         self.ledger.release(holder)
-        self.model.pop(holder, None)
+        if holder in self.model:
+            self.settle(self.model.pop(holder)[0])
 
     @rule(holder=held, off=st.sampled_from([-1, 1, 5]))
     def release_of_another_attempt(self, holder: Holder, off: int) -> None:
@@ -138,6 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.reserve(holder, model, row)
             self.within_budget()
             self.ledger.release(holder)
+            self.peaks[model] = min(self.peak(model, row), self.peak(model))
 
     @invariant()
     def within_budget(self) -> None:
@@ -152,7 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def holds_what_is_held(self) -> None:
         """The account names each holder once, and shares cover each batch."""
         assert dict(self.ledger.holders) == {holder: row for holder, (_, row) in self.model.items()}
-        assert self.ledger.reserved_bytes == sum(self.peak(name) for name in self.ledger.cards)
+        assert self.ledger.reserved_bytes == sum(self.peaks.values())
         assert sum(map(self.ledger.share_bytes, self.model)) >= self.ledger.reserved_bytes
 
     @invariant()
@@ -192,8 +224,9 @@ class Latches(Ledger):
 class CountsRowsApart(Ledger):
     """A planted bug: a row's cost is its own, as if there were no rectangle."""
 
-    def marginal_bytes(self, model: str, row: Row) -> int:
-        return batch_bytes(self.cards[model], [row], self.chunk_tokens, 1)
+    def _batch_bytes(self, model: str, *more: Row) -> int:
+        rows = [*self.rows(model).values(), *more]
+        return sum(batch_bytes(self.cards[model], [row], self.chunk_tokens, 1) for row in rows)
 
 
 @pytest.mark.parametrize("broken", [FreesAnyAttempt, ForgetsCache, Latches, CountsRowsApart])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from scheduler.errors import StoreUnavailable
 from scheduler.events import Kind, read_events
 from scheduler.holding import Held, Progress
 from scheduler.job import State
@@ -94,6 +95,31 @@ def test_a_step_is_told_in_one_message(connection: Redis, submit: Submit, worker
         (second.rec.id, 3, Kind.DELTA),
         (second.rec.id, 4, Kind.COMPLETED),
     ]
+
+
+def test_what_could_not_be_written_is_not_told(
+    connection: Redis, submit: Submit, worker: PretendWorker
+) -> None:
+    """A full server refuses a step: no stream hears of it, until it is sent again and is in the log."""
+    going, ending = worker.claim(submit().id), worker.claim(submit().id)
+    ended = Outcome(State.COMPLETED, {})
+    swaps = worker.holding.prepare([Progress(going, {"text": "a"}), Progress(ending, outcome=ended)])
+
+    def send() -> None:
+        assert worker.holding.send(swaps, [going, ending]) == []
+
+    def send_to_a_full_server() -> None:
+        connection.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(StoreUnavailable):
+                send()
+        finally:
+            connection.config_set("maxmemory", 0)
+
+    assert told(connection, send_to_a_full_server) == []
+    assert kinds(connection, going.rec.id) == ["queued", "started"]
+    assert told(connection, send) == [(going.rec.id, 3, Kind.DELTA), (ending.rec.id, 3, Kind.COMPLETED)]
+    assert kinds(connection, going.rec.id) == ["queued", "started", "delta"]
 
 
 def test_a_job_put_back_goes_first_and_on(

@@ -12,7 +12,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from scheduler.footprint import alone_bytes
-from scheduler.holding import recover
+from scheduler.holding import Progress, recover
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
@@ -23,6 +23,7 @@ from scheduler.strays import mend
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Clock, Submit
+from tests.store.looking import kinds, rq_view, snapshot, told
 from tests.store.test_other_hands import claiming, plain_dequeue
 from workers.claiming import Claiming
 from workers.residency import Residency
@@ -67,6 +68,37 @@ def test_a_job_goes_on_whose_plain_worker_died_before_it_gave_it_back(
     mend_all(queue, worker)
     assert queue.fetch(rec.id).state is State.QUEUED
     assert worker.try_claim(rec.id) is not None
+
+
+@pytest.mark.parametrize("status", ["canceled", "stopped", "failed", "finished"])
+def test_a_running_job_that_others_ended_has_an_end(
+    connection: Redis, queue: JobQueue, submit: Submit, worker: PretendWorker, status: str
+) -> None:
+    """Ended by RQ's own verb, or its word alone: mending gives it one outcome and one last event, told to
+    readers; all of it lapses; its worker lost it; RQ's word stays, and mending again changes nothing (rules 3
+    and 7).
+    """
+    held = worker.claim(submit().id)
+    worker.say(held, "one ")
+    if status == "canceled":
+        rq_view(connection, held.rec.id).cancel()
+    else:
+        connection.hset(Job.key_for(held.rec.id), "status", status)
+    news = told(connection, lambda: mend(queue))
+    rec = queue.fetch(held.rec.id)
+    ours, rqs = ("cancelled", status) if status in {"canceled", "stopped"} else ("failed", "failed")
+    assert rec.outcome is not None
+    assert (rec.state.value, rec.outcome.state.value, rec.lease) == (ours, ours, None)
+    assert rq_view(connection, rec.id).get_status() == rqs
+    assert kinds(connection, rec.id) == ["queued", "started", "delta", ours]
+    assert [(job_id, number) for job_id, number, _ in news] == [(rec.id, 4)]
+    for key in (Job.key_for(rec.id), f"tidegate:events:{rec.id}", f"rq:results:{rec.id}"):
+        assert connection.ttl(key) > 0, key
+    assert connection.zcard("rq:wip:standard") == 0
+    assert worker.holding.write([Progress(held, {"text": "late", "tokens": [2]})]) == [held]
+    before = snapshot(connection)
+    mend(queue)
+    assert snapshot(connection) == before
 
 
 def test_jobs_that_nobody_here_may_claim_do_not_block_the_queue(

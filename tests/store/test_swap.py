@@ -22,6 +22,8 @@ def scratch(valkey_url: str) -> Iterator[Redis]:
         client.flushall()
         yield client
         client.config_set("maxmemory", 0)
+        client.config_set("min-replicas-to-write", 0)
+        client.replicaof("NO", "ONE")
         client.flushall()
 
 
@@ -101,6 +103,31 @@ def test_a_guard_that_the_server_refuses_fails_alone(scratch: Redis) -> None:
     for guard in (Guard(("HGET", "string", "a"), "x"), Guard(("HLEN", "string"), 9, "<=")):
         assert Swapper(scratch)(Swap((guard,), WRITE), Swap((), (("INCR", "done"),))) == [-1, 1]
     assert scratch.get("done") == b"2"
+
+
+@pytest.mark.parametrize("refusal", ["NOREPLICAS", "READONLY"])
+@pytest.mark.parametrize(
+    "swap",
+    [
+        Swap((), WRITE),
+        Swap((), (("XADD", "log", "1-0", "a", "1"),)),
+        Swap((Guard(("LREM", "list", 1, "x"), 1),), WRITE),
+    ],
+    ids=["a write", "an event", "a guard that writes"],
+)
+def test_a_server_that_takes_no_writes_is_unavailable(scratch: Redis, refusal: str, swap: Swap) -> None:
+    """StoreUnavailable with nothing done, and no guard is said to have failed."""
+    scratch.rpush("list", "x")
+    swapper = Swapper(scratch)
+    swapper(Swap())
+    before = snapshot(scratch)
+    if refusal == "NOREPLICAS":
+        scratch.config_set("min-replicas-to-write", 1)
+    else:
+        scratch.replicaof("127.0.0.1", "1")
+    with pytest.raises(StoreUnavailable):
+        swapper(swap)
+    assert snapshot(scratch) == before
 
 
 def test_a_server_that_forgot_the_script_is_told_again(scratch: Redis) -> None:

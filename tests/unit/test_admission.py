@@ -19,9 +19,10 @@ from scheduler.admission import (
     judge,
     seconds_until_free,
 )
-from scheduler.footprint import Row, alone_bytes
+from scheduler.footprint import alone_bytes
+from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
-from tests.unit.test_footprint import PLAIN
+from tests.cards import PLAIN
 
 SMALL, LARGE = Row(10, 10), Row(900, 100)
 BUDGET = alone_bytes(PLAIN, LARGE, 512)

@@ -13,7 +13,7 @@ import scheduler
 from scheduler.admission import Decision, WorkerView, judge
 from scheduler.blame import Failure, Fault, judge_failure
 from scheduler.errors import TABLE, ClientError, clamp_retry_after, gib
-from scheduler.footprint import Row
+from scheduler.foresight import Row
 from scheduler.lifecycle import never_fits
 from scheduler.record import Meta
 from tests.pretend_worker import CARD

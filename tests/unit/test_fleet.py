@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.admission import Decision, judge
 from scheduler.fleet import RunningReport, WorkerReport
-from scheduler.footprint import Row
+from scheduler.foresight import Row
 from tests.pretend_worker import CARD
 
 REPORT = WorkerReport(

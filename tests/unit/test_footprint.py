@@ -1,4 +1,4 @@
-"""The memory formula: a rectangle, windows, fixed states, and the larger transient."""
+"""What a batch takes: its caches' life, and what its steps add."""
 
 from __future__ import annotations
 
@@ -7,81 +7,104 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.footprint import GROWTH_TOKENS, CacheGroup, ModelCard, Row, alone_bytes, batch_bytes, row_bytes
-
-PLAIN = ModelCard(
-    model="m",
-    device="cpu",
-    weights_bytes=1_000_000,
-    caches=(CacheGroup("full", 2, bytes_per_token=100),),
-    logits_bytes=0,
-    transient_fixed_bytes=0,
-    transient_bytes_per_token=0.0,
-    transient_bytes_per_pair=0.0,
-    context_tokens=4096,
+from scheduler.footprint import (
+    MARGIN,
+    ModelCard,
+    alone_bytes,
+    batch_bytes,
+    chunk_bytes,
+    fitted,
+    life,
+    marginal_bytes,
 )
-SLIDING = replace(PLAIN, caches=(CacheGroup("sliding", 2, bytes_per_token=100, window_tokens=512),))
-STATE = replace(PLAIN, caches=(CacheGroup("state", 2, state_bytes=7000),))
+from scheduler.footprint import (
+    transient_bytes as with_small_ones,
+)
+from scheduler.foresight import Row, Step
+from tests.cards import PLAIN, SLIDING, STATE
+
+MEASURED = replace(PLAIN, chunk_bytes=((16, 1600), (64, 6400), (512, 51_200)), logits_bytes=1000)
 
 
-def test_a_batch_is_a_rectangle_as_long_as_its_longest_row() -> None:
-    """Eight short rows and a long one cost nine long ones: 9 × (2,049 + 255) × 100 bytes, and a layer's copy."""
-    rows = [Row(40, 10)] * 8 + [Row(2000, 49)]
-    rectangle = 9 * (2049 + GROWTH_TOKENS - 1) * 100
-    assert batch_bytes(PLAIN, rows, 512, 4) == rectangle + int(0.9 * rectangle)  # 1.8 layers of its two
+def transient_bytes(card: ModelCard, step: Step) -> int:
+    """Less the masks and positions that every step has."""
+    return with_small_ones(card, step) - (1 << 16)
+
+
+def step(kind: str = "prefill", rows: int = 1, tokens: int = 64, context: int = 64, copied: int = 0) -> Step:
+    return Step(kind, rows, tokens, context, 0, 0, copied, 0)  # type: ignore[arg-type]
 
 
 def test_a_long_row_that_joins_pays_for_the_short_ones() -> None:
-    """Its marginal cost is the new rectangle less the old one, ten times its cost alone."""
-    short, long = [Row(40, 10)] * 8, Row(2000, 49)
-    marginal = batch_bytes(PLAIN, [*short, long], 512, 4) - batch_bytes(PLAIN, short, 512, 4)
-    slots = 9 * (2049 + 255) - 8 * (50 + 255)
-    assert marginal == pytest.approx(1.9 * slots * 100, abs=2)
-    assert marginal > 7 * batch_bytes(PLAIN, [long], 512, 4)
+    """A batch is as long as its longest row: beside eight short rows it costs six times what it costs alone."""
+    short, long = [Row(40, 40)] * 8, Row(2000, 49)
+    assert marginal_bytes(PLAIN, long, short, 512, 4) > 6 * batch_bytes(PLAIN, [long], 512, 4)
 
 
-def test_a_short_row_that_joins_a_long_one_costs_a_long_row() -> None:
-    """The rectangle again: short beside long is long."""
-    long = Row(2000, 49)
-    marginal = batch_bytes(PLAIN, [long, Row(1, 1)], 512, 4) - batch_bytes(PLAIN, [long], 512, 4)
-    assert marginal == batch_bytes(PLAIN, [long], 512, 4)
+def test_short_rows_that_end_first_do_not_pay_for_a_long_one() -> None:
+    """Who has left the batch before its caches grow costs nothing then."""
+    long = Row(10, 4000)
+    assert batch_bytes(PLAIN, [long, Row(10, 20)], 512, 4) == batch_bytes(PLAIN, [long], 512, 4)
 
 
 def test_a_sliding_cache_is_bounded_by_its_window() -> None:
     """However long the row, it keeps the window and a chunk less one."""
-    bound = (512 + 64 - 1) * 100
-    assert [row_bytes(SLIDING, tokens, 64) for tokens in (10_000, 1 << 20)] == [bound, bound]
-    assert row_bytes(SLIDING, 10, 64) == row_bytes(PLAIN, 10, 64) < bound
+    assert max(each.cache_bytes for each, _ in life(SLIDING, [Row(9000, 900)], 64, 1)) == (512 + 64 - 1) * 100
 
 
 def test_a_fixed_state_costs_the_same_at_any_length() -> None:
     """A recurrent layer's state does not grow; each row has its own."""
-    assert [row_bytes(STATE, tokens, 512) for tokens in (1, 4096, 1 << 20)] == [7000] * 3
-    assert batch_bytes(STATE, [Row(1, 1), Row(9000, 1)], 512, 4) == int(2 * 7000 * 1.9)
+    for row in (Row(9, 1), Row(9000, 1), Row(4, 4000)):
+        assert {each.cache_bytes for each, _ in life(STATE, [row] * 2, 512, 4)} == {2 * 7000}
 
 
-def test_kinds_of_layers_add_up() -> None:
-    """A hybrid model's row is the sum over its groups."""
-    hybrid = replace(PLAIN, caches=PLAIN.caches + SLIDING.caches + STATE.caches)
-    parts = [row_bytes(card, 3000, 256) for card in (PLAIN, SLIDING, STATE)]
-    assert row_bytes(hybrid, 3000, 256) == sum(parts)
+def test_between_measured_chunks_a_line_is_drawn() -> None:
+    """Exact at the measured lengths; beyond the last a margin more; never below nothing."""
+    assert [chunk_bytes(MEASURED, tokens) for tokens in (16, 40, 64, 288, 512)] == [
+        1600,
+        4000,
+        6400,
+        28_800,
+        51_200,
+    ]
+    assert chunk_bytes(MEASURED, 1024) == pytest.approx(1.2 * 102_400)
+    assert chunk_bytes(replace(MEASURED, chunk_bytes=((16, 0), (64, 6400))), 1) == 0
+    assert chunk_bytes(replace(MEASURED, chunk_bytes=((16, 1600),)), 8) == 800
 
 
-def test_the_larger_transient_counts() -> None:
-    """A step prefills or decodes: three logits a row, or the chunk's tokens and pairs with a margin."""
-    card = replace(STATE, caches=(), logits_bytes=1000, transient_bytes_per_token=1.0)
-    assert batch_bytes(card, [Row(8, 1)], 512, 4) == 3000
-    assert batch_bytes(card, [Row(8, 1)] * 5, 512, 4) == 15_000
-    assert batch_bytes(replace(card, transient_bytes_per_token=1000.0), [Row(8, 1)], 4, 4) == 4600
-    pairs = replace(card, transient_bytes_per_token=0.0, transient_bytes_per_pair=10.0)
-    assert batch_bytes(pairs, [Row(100, 100)], 50, 4) == int(50 * 200 * 10 * 1.15)
+def test_the_larger_kind_of_layer_counts() -> None:
+    """A hybrid's layers follow each other: at a short context the one, at a long one the other."""
+    card = replace(MEASURED, attention_bytes_per_pair=2.0, attention_bytes_per_token=-300.0)
+    assert transient_bytes(card, step(context=64)) == int(6400 * MARGIN)
+    assert transient_bytes(card, step(context=1000)) == int(64 * (2 * 1000 - 300) * MARGIN)
+
+
+def test_a_window_is_all_that_sliding_attention_sees() -> None:
+    """A model of sliding layers only sees the window and its own chunk; beside a full layer, everything."""
+    pairs = {"attention_bytes_per_pair": 100.0, "chunk_bytes": ((16, 0),)}
+    sliding = replace(SLIDING, **pairs)  # type: ignore[arg-type]
+    assert transient_bytes(sliding, step(context=9000)) == int(64 * 575 * 100 * MARGIN)
+    mixed = replace(sliding, caches=(*SLIDING.caches, *PLAIN.caches))
+    assert transient_bytes(mixed, step(context=9000)) == int(64 * 9000 * 100 * MARGIN)
+
+
+def test_decoding_keeps_three_rows_of_the_vocabulary_or_works() -> None:
+    """Whichever is more: logits for each row, or its work and the copies of a growing layer."""
+    assert transient_bytes(MEASURED, step("decode", rows=5, tokens=1)) == 15_000
+    busy = replace(MEASURED, decode_bytes=10_000)
+    assert transient_bytes(busy, step("decode", rows=5, tokens=1, copied=7)) == int(7 + 50_000 * MARGIN)
 
 
 def test_prompts_computed_together_are_bounded() -> None:
     """Of ten rows only as many prefill at once as the engine computes together."""
-    card = replace(STATE, caches=(), transient_bytes_per_token=1000.0)
-    one, four = (batch_bytes(card, [Row(100, 1)] * 10, 100, together) for together in (1, 4))
-    assert four == pytest.approx(4 * one, abs=4)
+    one, four = (batch_bytes(MEASURED, [Row(400, 1)] * 10, 400, together) for together in (1, 4))
+    assert 1.5 < four / one < 4
+
+
+def test_what_was_computed_needs_no_more_prefill() -> None:
+    """A row that decodes still needs its cache, not its prompt's chunks."""
+    before, after = (batch_bytes(MEASURED, [Row(512, 40, done)], 512, 4) for done in (0, 520))
+    assert after < before - 30_000
 
 
 def test_nothing_takes_nothing() -> None:
@@ -94,16 +117,29 @@ def test_alone_counts_the_weights() -> None:
     assert alone_bytes(PLAIN, Row(10, 10), 512) == 1_000_000 + batch_bytes(PLAIN, [Row(10, 10)], 512, 1)
 
 
-@pytest.mark.parametrize(("prompt", "most"), [(0, 1), (1, 0), (-1, 5)])
-def test_a_row_has_a_prompt_and_a_token(prompt: int, most: int) -> None:
-    """Less is not a job."""
+def test_a_row_is_cut_to_the_models_positions() -> None:
+    """Of the prompt first, then of the answer; a token of each is left."""
+    assert fitted(PLAIN, Row(10_000, 10_000)) == Row(4095, 1)
+    assert fitted(PLAIN, Row(96, 10_000)) == Row(96, 4000)
+
+
+@pytest.mark.parametrize("fields", [(0, 1), (1, 0), (-1, 5), (5, 5, -1), (5, 5, 11)])
+def test_a_row_has_a_prompt_and_a_token(fields: tuple[int, ...]) -> None:
+    """Less is not a job, nor is one that has computed more than it has."""
     with pytest.raises(ValueError, match="a row needs"):
-        Row(prompt, most)
+        Row(*fields)
+
+
+@pytest.mark.parametrize("points", [(), ((0, 1),), ((64, 1), (16, 2)), ((16, 1), (16, 2))])
+def test_measured_chunks_ascend(points: tuple[tuple[int, int], ...]) -> None:
+    """A card without them says nothing."""
+    with pytest.raises(ValueError, match="must ascend"):
+        replace(PLAIN, chunk_bytes=points)
 
 
 def test_a_card_is_read_as_it_was_written() -> None:
-    """Through JSON and back, groups and all."""
-    card = replace(PLAIN, caches=PLAIN.caches + SLIDING.caches + STATE.caches)
+    """Through JSON and back, groups, measured chunks and all."""
+    card = replace(MEASURED, caches=PLAIN.caches + SLIDING.caches + STATE.caches, fingerprint="f")
     assert ModelCard.from_json(json.loads(json.dumps(card.to_json()))) == card
 
 
@@ -111,12 +147,14 @@ def test_a_card_is_read_as_it_was_written() -> None:
     "fields",
     [
         {},
-        {"version": 2},
         {"version": 1},
+        {"version": 2},
         PLAIN.to_json() | {"version": None},
         PLAIN.to_json() | {"more": 1},
         PLAIN.to_json() | {"caches": 5},
         PLAIN.to_json() | {"caches": [{"kind": "full"}]},
+        PLAIN.to_json() | {"chunk_bytes": [[1]]},
+        PLAIN.to_json() | {"chunk_bytes": []},
         {name: value for name, value in PLAIN.to_json().items() if name != "logits_bytes"},
     ],
 )

@@ -8,19 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.footprint import CacheGroup, ModelCard, Row, batch_bytes, transient_bytes
-from workers.guard import Action, Load, check, next_step_bytes, youngest_of_lowest
+from scheduler.footprint import MARGIN, batch_bytes
+from scheduler.foresight import Row
+from scheduler.rectangles import CacheGroup
+from tests.cards import PLAIN
+from workers.guard import Action, Load, check, foresee, youngest_of_lowest
 
-CARD = ModelCard(
-    model="m",
-    device="cpu",
-    weights_bytes=1000,
+CARD = replace(
+    PLAIN,
     caches=(CacheGroup("full", 2, bytes_per_token=10),),
-    logits_bytes=400,
-    transient_fixed_bytes=50,
-    transient_bytes_per_token=3.0,
-    transient_bytes_per_pair=0.1,
-    context_tokens=4096,
+    chunk_bytes=((16, 1000), (64, 4000)),
+    decode_bytes=100,
 )
 DECODES = Load("a", "standard", 1.0, length_tokens=20, prompt_left=0)
 PROMPT = Load("b", "standard", 2.0, length_tokens=64, prompt_left=30)
@@ -56,21 +54,36 @@ def test_what_is_over_the_budget_never_just_goes(active: int, cache: int, growth
         assert action is not Action.SHED or (jobs > 1 and active + growth > budget)
 
 
+def growth(*loads: Load, room: int = 0, chunk: int = 64, together: int = 4, regrouped: bool = False) -> int:
+    return foresee(CARD, loads, chunk, together, room, regrouped=regrouped).growth_bytes
+
+
 def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
     """Nothing without rows; more for another row, for a prompt in the step, for a longer context."""
-    assert next_step_bytes(CARD, [], 64, 4, 9) == 0
-    one = next_step_bytes(CARD, [DECODES], 64, 4, 0)
-    two = next_step_bytes(CARD, [DECODES] * 2, 64, 4, 0)
-    prompt = next_step_bytes(CARD, [DECODES] * 2 + [PROMPT], 64, 4, 0)
-    longer = next_step_bytes(CARD, [DECODES] * 2 + [replace(PROMPT, length_tokens=900)], 64, 4, 0)
-    assert 0 < one < two < prompt < longer
+    assert growth() == 0
+    longer = replace(PROMPT, length_tokens=300)
+    card = replace(CARD, attention_bytes_per_pair=10.0)
+    assert 0 < growth(DECODES) < growth(DECODES, DECODES)
+    assert growth(DECODES, DECODES, room=1) < growth(DECODES, DECODES, PROMPT, room=1)
+    assert foresee(card, [PROMPT], 64, 4, 0).growth_bytes < foresee(card, [longer], 64, 4, 0).growth_bytes
 
 
 def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
-    """A cache grows 256 tokens at a time: without a free slot the next token costs as many, with one none."""
-    step = transient_bytes(CARD, 3, 1, 20)
-    assert next_step_bytes(CARD, [DECODES] * 3, 64, 4, 0) == 3 * 256 * 10 + step
-    assert next_step_bytes(CARD, [DECODES] * 3, 64, 4, 1) == step
+    """A cache grows 256 tokens at a time: without a free slot the next token costs as many and a layer's
+    copy, with one only its own work; and where rows came or went a copy all the same.
+    """
+    work = int(300 * MARGIN) + (1 << 16)
+    assert growth(*[DECODES] * 3, room=1) == work
+    assert growth(*[DECODES] * 3, room=0) == 3 * 256 * 10 + 3 * 276 * 5 + work
+    assert growth(*[DECODES] * 3, room=1, regrouped=True) == work + 3 * 21 * 10
+
+
+def test_what_a_step_will_take_is_told_apart() -> None:
+    """Its kind and its own work, so that what it took can be compared."""
+    prompt = foresee(CARD, [PROMPT], 64, 4, 0)
+    assert (prompt.kind, prompt.work_bytes) == ("prefill", pytest.approx(1000 + 13 * 62.5))
+    decode = foresee(CARD, [DECODES], 64, 4, 5)
+    assert (decode.kind, decode.work_bytes, decode.other_bytes) == ("decode", 100, 0)
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=8), st.integers(1, 512), st.integers(1, 4))
@@ -78,7 +91,7 @@ def test_what_the_ledger_admits_the_guard_lets_go(prompts: list[int], chunk: int
     """A batch's first step never asks for more than was reserved for its life: no shedding by estimate."""
     loads = [replace(PROMPT, length_tokens=0, prompt_left=tokens) for tokens in prompts]
     rows = [Row(tokens, 1) for tokens in prompts]
-    assert next_step_bytes(CARD, loads, chunk, together, 0) <= batch_bytes(CARD, rows, chunk, together)
+    assert growth(*loads, chunk=chunk, together=together) <= batch_bytes(CARD, rows, chunk, together)
 
 
 def load(key: str, priority: str, claimed_at: float) -> Load:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import Row, alone_bytes, batch_bytes
+from scheduler.footprint import alone_bytes, batch_bytes
+from scheduler.foresight import Row
 from scheduler.ledger import FLOOR, Holder, Ledger
-from tests.unit.test_footprint import PLAIN
+from tests.cards import PLAIN
 
 LONG = Row(900, 100)
 ALONE = alone_bytes(PLAIN, LONG, 512)
@@ -80,7 +81,8 @@ def test_shares_add_up_to_the_rectangle() -> None:
         ledger.reserve(Holder(f"job_{number}", 1), PLAIN.model, row)
     shares = [ledger.share_bytes(holder) for holder in ledger.holders]
     assert len(set(shares)) == 1
-    assert 0 <= sum(shares) - batch_bytes(PLAIN, rows, 512, 4) < 3
+    assert 0 <= sum(shares) - ledger.reserved_bytes < 3
+    assert ledger.reserved_bytes >= batch_bytes(PLAIN, rows, 512, 4)
     assert ledger.share_bytes(FIRST) == 0
 
 
@@ -112,7 +114,7 @@ def test_a_counted_prompt_replaces_its_estimate_where_it_fits() -> None:
     ledger = account(ALONE)
     ledger.reserve(FIRST, PLAIN.model, Row(1, 100))
     held = ledger.reserved_bytes
-    assert not ledger.resize(FIRST, Row(901, 100))
+    assert not ledger.resize(FIRST, Row(1201, 100))
     assert ledger.reserved_bytes == held
     assert ledger.resize(FIRST, LONG)
     assert ledger.headroom_bytes == 0
@@ -162,8 +164,10 @@ def test_running_out_lowers_what_is_admitted_in_company() -> None:
 
 def test_a_lowered_budget_refuses_company_and_recovers() -> None:
     """The second job waits while memory is believed short, and not for ever."""
-    two = PLAIN.weights_bytes + batch_bytes(PLAIN, [LONG, LONG], 512, 4)
-    ledger = account(two)
+    roomy = account(100 * ALONE)
+    for holder in (FIRST, SECOND):
+        roomy.reserve(holder, PLAIN.model, LONG)
+    ledger = account(roomy.weights_bytes + roomy.reserved_bytes)
     ledger.reserve(FIRST, PLAIN.model, LONG)
     assert ledger.fits(PLAIN.model, LONG, 50.0)
     ledger.ran_out(50.0)
@@ -184,3 +188,27 @@ def test_a_clock_set_back_does_not_shut_the_door() -> None:
     ledger = account(ALONE)
     ledger.ran_out(1_000_000.0)
     assert FLOOR <= ledger.working_share(0.0) <= 1.0
+
+
+def test_what_was_computed_gives_memory_back() -> None:
+    """A job that has computed its prompt and half of its answer needs less; its reservation never rises."""
+    ledger = account(10 * ALONE)
+    row = Row(2000, 20)
+    card = replace(PLAIN, chunk_bytes=((16, 16_000), (512, 512_000)))
+    ledger.admit_model(card)
+    ledger.reserve(FIRST, card.model, row)
+    reserved = [ledger.reserved_bytes]
+    for cached in (512, 1500, 1999, 2010, 512):
+        ledger.advance(FIRST, cached)
+        ledger.settle()
+        reserved.append(ledger.reserved_bytes)
+    assert reserved == sorted(reserved, reverse=True)
+    assert reserved[-1] < reserved[0] - 300_000
+
+
+def test_a_newcomers_prompt_may_be_padded_to_those_under_way() -> None:
+    """Whoever joins while a prompt is computed gets a cache as long as that one's: it is counted."""
+    ledger = account(100 * ALONE)
+    ledger.reserve(FIRST, PLAIN.model, Row(600, 20))
+    together = batch_bytes(PLAIN, [Row(600, 20)] * 2, 512, 4)
+    assert ledger.marginal_bytes(PLAIN.model, Row(600, 20)) > together - ledger.reserved_bytes

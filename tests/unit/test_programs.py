@@ -1,12 +1,21 @@
 """The command lines of the programs, and the settings that they are given."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from rq.cli import worker as rq_worker
 
+from scheduler.job import PRIORITIES
 from scheduler.settings import load
 from tidegate import programs
+from tidegate.command import main
 from tidegate.failures import ProcessFailed
+
+SECRET_URL = "redis://:hunter2@queue/1"
 
 
 def test_a_taken_port_is_named() -> None:
@@ -67,10 +76,34 @@ def test_a_folder_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None
         programs.with_sample(load(data_dir=tmp_path / "a,b"))
 
 
-def test_the_worker_is_rqs(tmp_path: Path) -> None:
-    """As anybody would start it, on the queue in use."""
-    settings = load(data_dir=tmp_path, redis_url="redis://queue/1")
-    command = " ".join(programs.worker_command(settings)[1:])
-    assert command == (
-        "-m rq.cli worker --worker-class workers.MetalWorker --url redis://queue/1 interactive standard batch"
-    )
+def rq_reads(command: Sequence[str], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What RQ's own `worker` command makes of a command line and an environment."""
+    assert command[:4] == (sys.executable, "-m", "rq.cli", "worker")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return rq_worker.make_context("worker", list(command[4:])).params
+
+
+@pytest.mark.parametrize("start", ["tidegate up", "tidegate worker"])
+def test_the_worker_is_rqs_on_the_queue_in_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, start: str
+) -> None:
+    """As anybody would start it; its queue's password is in no list of processes."""
+    monkeypatch.setenv("TIDEGATE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TIDEGATE_REDIS_URL", SECRET_URL)
+    monkeypatch.setenv("RQ_REDIS_URL", "redis://another")
+    if start == "tidegate up":
+        program = programs.worker(load())
+        command, environment = program.command, program.environment
+    else:
+        became: list[Any] = []
+        monkeypatch.setattr("os.execve", lambda *given: became.append(given))
+        monkeypatch.setattr("os.execv", pytest.fail)
+        CliRunner().invoke(main, ["worker"], catch_exceptions=False)
+        ((path, command, environment),) = became
+        assert path == sys.executable
+        assert environment["TIDEGATE_DATA_DIR"] == str(tmp_path)
+    assert not any("hunter2" in word for word in command)
+    params = rq_reads(command, environment, monkeypatch)
+    assert (params["url"], params["worker_class"]) == (SECRET_URL, "workers.MetalWorker")
+    assert params["queues"] == PRIORITIES

@@ -7,22 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.footprint import CacheGroup, ModelCard, Row
+from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
+from scheduler.rectangles import CacheGroup
+from tests.cards import PLAIN
 from workers.residency import GIVEN_UP_SECONDS, Residency, weights_on_disk
 from workers.wire import Message
 
-CARD = ModelCard(
-    model="a",
-    device="cpu",
-    weights_bytes=40_000,
-    caches=(CacheGroup("full", 1, bytes_per_token=1),),
-    logits_bytes=1,
-    transient_fixed_bytes=0,
-    transient_bytes_per_token=0.0,
-    transient_bytes_per_pair=0.0,
-    context_tokens=4096,
-)
+CARD = replace(PLAIN, model="a", weights_bytes=4_000_000, caches=(CacheGroup("full", 1, bytes_per_token=1),))
 
 
 @dataclass
@@ -32,17 +24,17 @@ class House:
     folder: Path
     sent: list[Message] = field(default_factory=list)
     now: float = 1000.0
-    ledger: Ledger = field(default_factory=lambda: Ledger(100_000, 16, 1))
+    ledger: Ledger = field(default_factory=lambda: Ledger(10_000_000, 16, 1))
 
     def __post_init__(self) -> None:
         self.residency = Residency({}, self.sent.append, clock=lambda: self.now)
 
-    def model(self, name: str, size: int = 40_000) -> None:
+    def model(self, name: str, size: int = 4_000_000) -> None:
         (self.folder / name).mkdir()
         (self.folder / name / "model.safetensors").write_bytes(bytes(size))
         self.residency.sources[name] = str(self.folder / name)
 
-    def load(self, name: str, weights: int = 40_000) -> bool:
+    def load(self, name: str, weights: int = 4_000_000) -> bool:
         """Ask for a model, and let the engine answer at once."""
         asked = self.residency.load(name, self.ledger)
         if asked:
@@ -69,7 +61,7 @@ def test_a_model_is_loaded_when_asked_for(house: House) -> None:
     assert house.residency.loading == "a"
     assert house.ledger.weights_bytes == weights_on_disk(str(house.folder / "a")) > 0
     house.residency.loaded(CARD, house.ledger)
-    assert (house.residency.loading, house.ledger.weights_bytes) == (None, 40_000)
+    assert (house.residency.loading, house.ledger.weights_bytes) == (None, 4_000_000)
 
 
 def test_one_model_is_loaded_at_a_time(house: House) -> None:
@@ -108,8 +100,8 @@ def test_nothing_is_unloaded_in_vain(house: House) -> None:
     """Where even without the idle models there is no room, they stay."""
     house.load("a")
     house.load("b")
-    house.ledger.reserve(Holder("job_a", 1), "a", Row(4_000, 1))
-    house.model("large", 90_000)
+    house.ledger.reserve(Holder("job_a", 1), "a", Row(400_000, 1))
+    house.model("large", 9_000_000)
     house.sent.clear()
     assert not house.load("large")
     assert house.said == []
@@ -117,10 +109,10 @@ def test_nothing_is_unloaded_in_vain(house: House) -> None:
 
 def test_a_model_larger_than_the_budget_is_given_up_for_a_while(house: House) -> None:
     """It is not served, the reason has both numbers, and it is tried again later."""
-    house.model("huge", 200_000)
+    house.model("huge", 20_000_000)
     assert not house.load("huge")
     reason = house.residency.why_not("huge") or ""
-    assert "195.3 KiB" in reason and "97.7 KiB" in reason
+    assert "19.1 MiB" in reason and "9.5 MiB" in reason
     assert "huge" not in house.residency.served
     house.now += GIVEN_UP_SECONDS - 1
     assert house.residency.why_not("huge")
@@ -131,26 +123,26 @@ def test_a_model_larger_than_the_budget_is_given_up_for_a_while(house: House) ->
 
 def test_a_model_larger_than_its_files_said_is_sent_away(house: House) -> None:
     """Over the budget it is given up; where others hold the memory it is merely tried again."""
-    assert house.load("a", weights=150_000)
+    assert house.load("a", weights=15_000_000)
     assert house.said == [("load", "a"), ("unload", "a")]
     assert house.ledger.weights_bytes == 0
     assert house.residency.why_not("a")
-    house.load("b", weights=50_000)
-    house.load("c", weights=60_000)
+    house.load("b", weights=5_000_000)
+    house.load("c", weights=6_000_000)
     assert set(house.ledger.cards) == {"b"}
     assert house.residency.why_not("c") is None
 
 
 def test_the_size_that_was_measured_counts_from_then_on(house: House) -> None:
     """A model seen to weigh more than its files is not loaded again beside what leaves it no room."""
-    house.load("b", weights=50_000)
-    house.load("c", weights=60_000)
+    house.load("b", weights=5_000_000)
+    house.load("c", weights=6_000_000)
     house.ledger.reserve(Holder("job_b", 1), "b", Row(1, 1))
     house.sent.clear()
     assert not house.load("c")
     assert house.said == []
     house.ledger.release(Holder("job_b", 1))
-    assert house.load("c", weights=60_000)
+    assert house.load("c", weights=6_000_000)
     assert house.said == [("unload", "b"), ("load", "c")]
 
 
@@ -159,13 +151,68 @@ def test_a_lost_engine_takes_its_models_with_it(house: House) -> None:
     house.residency.load("a", house.ledger)
     assert house.residency.reset() == "a"
     assert house.residency.reset() is None
-    house.ledger = Ledger(100_000, 16, 1)
+    house.ledger = Ledger(10_000_000, 16, 1)
     assert house.load("a")
 
 
+def test_a_model_of_unknown_size_is_loaded_when_nothing_else_is_held(house: House) -> None:
+    """It counts as the whole budget: idle models go, running ones keep it waiting, and nothing is admitted
+    meanwhile; once it was measured it counts as what it is.
+    """
+    house.residency.sources["far"] = "nobody/has-this-model"
+    house.load("a")
+    house.ledger.reserve(Holder("job_a", 1), "a", Row(1, 1))
+    assert not house.residency.load("far", house.ledger)
+    house.ledger.release(Holder("job_a", 1))
+    house.sent.clear()
+    assert house.residency.load("far", house.ledger)
+    assert house.said == [("unload", "a"), ("load", "far")]
+    assert house.ledger.headroom_bytes == 0
+    house.residency.loaded(replace(CARD, model="far"), house.ledger)
+    assert house.ledger.weights_bytes == 4_000_000
+    assert house.load("b")
+    assert set(house.ledger.cards) == {"far", "b"}
+
+
+def test_a_model_that_ends_engines_alone_is_given_up_at_once(house: House) -> None:
+    """In company it has the benefit of the doubt, once; a load that ended well in between gives it back."""
+    for _ in range(2):
+        house.residency.blame("a", "why", alone=False)
+        assert "a" in house.residency.served
+        house.load("a")
+        house.ledger.drop_model("a")
+    house.residency.blame("a", "why", alone=False)
+    house.residency.blame("a", "why", alone=False)
+    house.residency.blame("b", "why", alone=True)
+    assert house.residency.served == ("c",)
+    house.now += GIVEN_UP_SECONDS
+    house.residency.blame("a", "why", alone=False)
+    assert house.residency.served == ("a", "b", "c")
+
+
 def test_weights_on_disk_are_the_weight_files(tmp_path: Path) -> None:
-    """Other files do not count; what is not a folder is unknown."""
-    for name, size in (("model-1.safetensors", 10), ("model-2.safetensors", 20), ("tokenizer.json", 400)):
+    """Files that loading does not read do not count; what is nowhere here is unknown."""
+    sizes = {
+        "model-1.safetensors": 10,
+        "model-2.safetensors": 20,
+        "consolidated.safetensors": 30,
+        "a.json": 40,
+    }
+    for name, size in sizes.items():
         (tmp_path / name).write_bytes(bytes(size))
     assert weights_on_disk(str(tmp_path)) == 30
     assert weights_on_disk("mlx-community/some-model") == 0
+    assert weights_on_disk("/no/such/folder") == 0
+
+
+def test_a_downloaded_model_weighs_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hugging Face id is looked for in the local cache, by the revision that loading would take."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for commit, size in (("a" * 40, 10), ("b" * 40, 20)):
+        snapshot = tmp_path / "models--nobody--here" / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (snapshot / "model.safetensors").write_bytes(bytes(size))
+    (tmp_path / "models--nobody--here" / "refs").mkdir()
+    (tmp_path / "models--nobody--here" / "refs" / "main").write_text("b" * 40)
+    assert weights_on_disk("nobody/here") == 20
+    assert weights_on_disk("nobody/there") == 0

@@ -1,0 +1,212 @@
+"""How a batch's memory goes over its life: mlx-lm's own schedule, replayed in numbers.
+
+A batch generator's loop (mlx-lm 0.32, ``BatchGenerator._next``) makes one decode step for the rows that
+decode, then takes up waiting prompts, moves those with one token left into the decode batch, then computes
+a chunk of the others together. A life of thousands of steps is replayed in the few where something changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from scheduler.rectangles import Batch, CacheGroup, Place
+
+_LATE_TOKENS: Final = 16
+"""How far a row may have gone on since its progress was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One job's place in a batch, in tokens.
+
+    ``cached_tokens`` of prompt and answer were computed already, at the moment that is asked about.
+    """
+
+    prompt_tokens: int
+    max_tokens: int
+    cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.max_tokens < 1 or not 0 <= self.cached_tokens <= self.tokens:
+            raise ValueError(f"a row needs a prompt and a token: {self}")
+
+    @property
+    def tokens(self) -> int:
+        """The longest it gets."""
+        return self.prompt_tokens + self.max_tokens
+
+
+Kind = Literal["prefill", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the engine evaluates at once: what is held through it, and of what it is made.
+
+    ``cache_bytes`` are the batch's caches after the step, ``held_bytes`` the most of them through it;
+    ``copied_bytes`` what growing or regrouping a layer copies; ``kept_rows`` rows of the vocabulary stay from
+    decoding.
+    """
+
+    kind: Kind
+    rows: int
+    tokens: int
+    """New tokens of each row, padding included."""
+    context_tokens: int
+    """What they attend to at most, themselves included."""
+    cache_bytes: int
+    held_bytes: int
+    copied_bytes: int
+    kept_rows: int
+    loops: int = 0
+    """Loops of the generator before this one."""
+
+
+class _Life:
+    """The generator's three stages, and its loop's four acts."""
+
+    def __init__(
+        self,
+        groups: Sequence[CacheGroup],
+        rows: Sequence[Row],
+        chunk_tokens: int,
+        prefill_rows: int,
+        room_tokens: int | None = None,
+    ) -> None:
+        self._groups, self._chunk_tokens, self._prefill_rows = groups, chunk_tokens, prefill_rows
+        self.waiting: list[Place] = []
+        self.prompts, self.decoding = Batch(groups), Batch(groups)
+        self.loop = 0
+        for row in rows:
+            self._enter(row)
+        for batch, late in ((self.prompts, 0), (self.decoding, _LATE_TOKENS if room_tokens is None else 0)):
+            if batch.places:
+                batch.advance(max(place.length for place in batch.places) + late)
+                batch.copied_bytes = 0
+        if room_tokens is not None:
+            self.decoding.leave_room(room_tokens)
+        self._before_bytes = self.held_bytes
+
+    def _enter(self, row: Row) -> None:
+        """Where a row is by what it has computed."""
+        left = row.prompt_tokens - row.cached_tokens
+        if row.cached_tokens == 0:
+            self.waiting.append(Place(left, 0, row.max_tokens))
+        elif left > 0:
+            self.prompts.places.append(Place(left, row.cached_tokens, row.max_tokens))
+        else:
+            self.decoding.places.append(Place(0, row.cached_tokens, max(1, row.max_tokens + left)))
+
+    @property
+    def over(self) -> bool:
+        return not (self.waiting or self.prompts.places or self.decoding.places)
+
+    @property
+    def loops(self) -> Iterator[list[Step]]:
+        """The steps of each loop to come."""
+        while not self.over:
+            steps = [self.decode()] if self.decoding.places else []
+            self.take_up()
+            yield [*steps, *self.move(), *self.prefill()]
+            self.loop += 1
+
+    @property
+    def held_bytes(self) -> int:
+        return self.prompts.held_bytes + self.decoding.held_bytes
+
+    def _step(self, kind: Kind, batch: Batch, tokens: int, held_bytes: int) -> Step:
+        before, self._before_bytes = self._before_bytes, held_bytes
+        copied, batch.copied_bytes = batch.copied_bytes, 0
+        kept = 0 if batch is self.decoding else len(self.decoding.places)
+        most = max(before, held_bytes)
+        return Step(kind, len(batch.places), tokens, batch.index, held_bytes, most, copied, kept, self.loop)
+
+    def decode(self) -> Step:
+        """A decode step, or all of those in which nothing but lengths changes."""
+        batch = self.decoding
+        quiet = 1 if self.waiting or self.prompts.places or batch.copied_bytes else batch.quiet_steps
+        if quiet == 1:
+            batch.advance(1)
+        else:
+            batch.go_on(quiet)
+        self.loop += quiet - 1
+        step = self._step("decode", batch, 1, self.held_bytes)
+        for place in batch.places:
+            place.length += quiet
+            place.answer -= quiet
+        if any(place.answer <= 0 for place in batch.places):
+            batch.keep([place for place in batch.places if place.answer > 0])
+        return step
+
+    def take_up(self) -> None:
+        """Waiting prompts come in where there is room."""
+        fresh = self._prefill_rows - len(self.prompts.places)
+        self.prompts.places += self.waiting[:fresh]
+        del self.waiting[:fresh]
+
+    def move(self) -> Iterator[Step]:
+        """Prompts with one token left begin to decode, first by themselves."""
+        ready = [place for place in self.prompts.places if place.prompt == 1]
+        if not ready:
+            return
+        whole = self.prompts.held_bytes
+        leaving = self.prompts.leave(ready)
+        leaving.advance(1)
+        for place in ready:
+            place.prompt, place.length = 0, place.length + 1
+        # What stays behind is cut out of the whole only when it is evaluated next.
+        held = leaving.held_bytes + max(whole, self.prompts.held_bytes)
+        if not self.prompts.places:
+            held = max(whole, leaving.held_bytes)
+        yield self._step("decode", leaving, 1, self.decoding.held_bytes + held)
+        self.decoding.join(leaving)
+
+    def prefill(self) -> Iterator[Step]:
+        """A chunk of every prompt, padded to the longest."""
+        if not self.prompts.places:
+            return
+        parts = [min(place.prompt - 1, self._chunk_tokens) for place in self.prompts.places]
+        self.prompts.advance(max(parts))
+        for place, part in zip(self.prompts.places, parts, strict=True):
+            place.prompt, place.length = place.prompt - part, place.length + part
+        yield self._step("prefill", self.prompts, max(parts), self.held_bytes)
+
+
+def replay(
+    groups: Sequence[CacheGroup], rows: Sequence[Row], chunk_tokens: int, prefill_rows: int
+) -> Iterator[Step]:
+    """The steps of a batch's life in which its memory can reach a new height.
+
+    Rows that decode already may be a few tokens further than they are said to be.
+
+    Args:
+        groups: the model's caches.
+        rows: the jobs, in the order in which they came; never more than the generator decodes together.
+        chunk_tokens: the prefill chunk.
+        prefill_rows: how many prompts are computed together at most.
+    """
+    for steps in _Life(groups, rows, chunk_tokens, prefill_rows).loops:
+        yield from steps
+
+
+def next_loop(
+    groups: Sequence[CacheGroup],
+    rows: Sequence[Row],
+    chunk_tokens: int,
+    prefill_rows: int,
+    room_tokens: int,
+) -> tuple[int, list[Step]]:
+    """What the caches hold now, and the steps of the generator's next loop.
+
+    Args:
+        groups: the model's caches.
+        rows: the jobs, exactly as far as they are.
+        chunk_tokens: the prefill chunk.
+        prefill_rows: how many prompts are computed together at most.
+        room_tokens: slots that the decoding rows' caches have free.
+    """
+    life = _Life(groups, rows, chunk_tokens, prefill_rows, room_tokens)
+    held = life.held_bytes
+    return held, next(life.loops, [])

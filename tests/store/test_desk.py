@@ -1,0 +1,64 @@
+"""The jobs in hand whose stored requests others wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from scheduler.blame import Failure, Fault
+from scheduler.job import State
+from scheduler.lifecycle import Lifecycle
+from scheduler.queue import JobQueue
+from tests.pretend_worker import PretendWorker
+from tests.store.conftest import Submit
+from tests.store.looking import rq_view
+from workers.desk import Desk, key_of
+from workers.reporting import Reporting
+
+RUBBISH = ["x", [], {}, None]
+
+
+@pytest.fixture
+def desk(lifecycle: Lifecycle, worker: PretendWorker) -> Desk:
+    """A worker's desk, an hour ahead of its claims; nobody listens to what it tells the engine."""
+    reporting = Reporting(lifecycle, worker.name, (), lambda: 0.0)
+    return Desk(lifecycle, worker.holding, reporting, lambda _: None, lambda: worker.holding._clock() + 3600)
+
+
+def rewrite(connection: Redis, job_id: str, **fields: Any) -> None:
+    """Change a stored request."""
+    job = rq_view(connection, job_id)
+    job.kwargs = {**job.kwargs, "request": job.kwargs["request"] | fields}
+    job.save()
+
+
+@pytest.mark.parametrize("limit", RUBBISH, ids=str)
+def test_a_run_timeout_that_is_no_number_stops_nobody(
+    connection: Redis, queue: JobQueue, submit: Submit, worker: PretendWorker, desk: Desk, limit: Any
+) -> None:
+    """It is none; a job behind it, with a sound one, is ended by it."""
+    broken, late = submit(), submit(run_timeout=60)
+    rewrite(connection, broken.id, run_timeout=limit)
+    held = [desk.take(worker.claim(rec.id)) for rec in (broken, late)]
+    desk.end_unwanted()
+    assert list(desk.running) == [key_of(held[0])]
+    ended = queue.fetch(late.id)
+    assert (ended.state, ((ended.outcome and ended.outcome.error) or {})["code"]) == (
+        State.FAILED,
+        "engine_timeout",
+    )
+
+
+@pytest.mark.parametrize("most", RUBBISH, ids=str)
+def test_attempts_that_are_no_number_are_the_settings(
+    connection: Redis, queue: JobQueue, submit: Submit, worker: PretendWorker, desk: Desk, most: Any
+) -> None:
+    """The job waits for its next attempt, and a sound wish for one attempt is heard."""
+    broken, once = submit(), submit(max_attempts=1)
+    rewrite(connection, broken.id, max_attempts=most)
+    for rec in (broken, once):
+        held = desk.take(worker.claim(rec.id))
+        desk.judge([held], Failure(Fault.BUG, died=False, company=1, detail=""))
+    assert [queue.fetch(rec.id).state for rec in (broken, once)] == [State.QUEUED, State.FAILED]

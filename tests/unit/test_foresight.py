@@ -1,0 +1,99 @@
+"""A batch's life in numbers: growth, company, and where rows are."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler.foresight import Row, next_loop, replay
+from scheduler.rectangles import Batch, CacheGroup, Place, Slots
+
+FULL = CacheGroup("full", 1, bytes_per_token=1)
+WINDOW = CacheGroup("sliding", 1, bytes_per_token=1, window_tokens=300)
+
+
+def slots_over(group: CacheGroup, updates: list[int]) -> list[int]:
+    slots = Slots(group)
+    found = []
+    for tokens in updates:
+        slots.advance(tokens)
+        found.append(slots.slots)
+    return found
+
+
+def test_a_cache_grows_by_256_slots() -> None:
+    """From where it is full; what it had of a part of 256 is cut off first."""
+    assert slots_over(FULL, [1, 255, 1]) == [256, 256, 512]
+    assert slots_over(FULL, [512, 512, 1]) == [512, 1024, 1280]
+    assert slots_over(FULL, [300, 300]) == [512, 300 + 512]
+
+
+def test_a_window_holds_itself_and_a_chunk() -> None:
+    """In prefill the window less one and the chunk; in decode it grows up to the window and stays."""
+    assert slots_over(WINDOW, [200, 200, 200]) == [200, 400, 499]
+    assert slots_over(WINDOW, [200, 1, 1]) == [200, 300, 300]
+    assert slots_over(WINDOW, [1] * 400)[::100] == [256, 256, 256, 300]
+    assert slots_over(WINDOW, [400, 1]) == [400, 300]
+
+
+def kinds(*rows: Row, chunk: int = 100, together: int = 2) -> list[tuple[str, int, int]]:
+    return [(step.kind, step.rows, step.tokens) for step in replay([FULL], rows, chunk, together)]
+
+
+def test_a_prompt_is_computed_in_chunks_and_its_last_token_by_itself() -> None:
+    """Of 251 tokens 100, 100 and 50; then the first decode step, and the rest at once."""
+    assert kinds(Row(251, 2)) == [
+        *[("prefill", 1, 100), ("prefill", 1, 100), ("prefill", 1, 50)],
+        *[("decode", 1, 1), ("decode", 1, 1)],
+    ]
+
+
+def test_prompts_are_padded_to_the_longest() -> None:
+    """Two together, the third when the first has moved on; decoding goes on meanwhile."""
+    assert kinds(Row(51, 5), Row(101, 5), Row(41, 5))[:4] == [
+        ("prefill", 2, 100),
+        ("decode", 2, 1),
+        ("decode", 2, 1),
+        ("prefill", 1, 40),
+    ]
+
+
+def test_quiet_steps_are_passed_over() -> None:
+    """A thousand tokens take a step for every growth and every end."""
+    steps = list(replay([FULL], [Row(2, 1000)], 64, 1))
+    assert len(steps) < 20
+    assert max(step.context_tokens for step in steps) == 1002
+    assert max(step.loops for step in steps) == 1001
+
+
+def test_a_row_goes_on_from_where_it_is() -> None:
+    """Waiting, in its prompt, or decoding; and a few tokens further than was said."""
+    held, steps = next_loop([FULL], [Row(300, 50, 310), Row(200, 9, 100), Row(7, 1)], 100, 4, 3)
+    assert held == 313 + 256
+    assert [(step.kind, step.rows, step.tokens) for step in steps] == [("decode", 1, 1), ("prefill", 2, 99)]
+    late = next(iter(replay([FULL], [Row(300, 50, 310)], 100, 4)))
+    assert late.context_tokens == 310 + 16 + 40
+
+
+def test_no_rows_have_no_life() -> None:
+    """Nothing to come."""
+    assert list(replay([FULL], [], 64, 1)) == []
+    assert next_loop([FULL], [], 64, 1, 0) == (0, [])
+
+
+def test_those_who_leave_take_their_padding_along() -> None:
+    """A batch is cut to the longest that stays."""
+    batch = Batch([FULL])
+    batch.places = [Place(0, 400, 1), Place(0, 100, 1)]
+    batch.advance(400)
+    batch.keep(batch.places[1:])
+    assert (batch.index, batch.held_bytes) == (100, 512 - 300)
+    batch.keep([])
+    assert (batch.index, batch.held_bytes, batch.copied_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_real_batchs_free_slots_decide_when_it_grows(room: int) -> None:
+    """Without one the next token costs 256 for every row, with one none."""
+    held, (step,) = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, room)
+    assert held == 3 * (20 + room)
+    assert step.held_bytes - held == (0 if room else 3 * 256)

@@ -1,0 +1,99 @@
+"""What an engine's death means for the model that it was loading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scheduler.blame import Failure, Fault
+from scheduler.settings import Settings
+from workers.hearing import Hearing
+from workers.residency import Residency
+from workers.supervisor import Death
+from workers.wire import Message, WireBroken
+
+HELD: Any = object()
+
+
+@dataclass
+class Dying:
+    """A supervisor whose engine dies whenever it is heard, of what the test says."""
+
+    fault: Fault = Fault.BUG
+    account: Any = field(default_factory=lambda: SimpleNamespace(budget_bytes=0))
+
+    def receive(self) -> list[Message]:
+        raise WireBroken("the pipe ended")
+
+    def bury(self) -> Death:
+        return Death(self.fault, -6, "SIGABRT")
+
+    def start(self) -> None:
+        """The next engine."""
+
+    def heard(self) -> None:
+        """Its silence counts from now."""
+
+
+class Desk:
+    """Holds what the test says."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Any] = {}
+        self.granted: set[str] = set()
+        self.ledger = None
+        self.judged: list[Failure] = []
+
+    def find(self, keys: list[str]) -> list[Any]:
+        return [self.running[key] for key in keys]
+
+    def judge(self, jobs: list[Any], failure: Failure) -> None:
+        self.judged.append(failure)
+
+    def put_back_all(self, reason: str) -> None:
+        self.running.clear()
+
+
+class House:
+    """An engine that dies while it loads `b`."""
+
+    def __init__(self) -> None:
+        self.supervisor, self.desk = Dying(), Desk()
+        self.residency = Residency({"a": "a", "b": "b"}, lambda _: None)
+        reporting: Any = SimpleNamespace(count=lambda _: None)
+        supervisor: Any = self.supervisor
+        desk: Any = self.desk
+        self.hearing = Hearing(Settings(), supervisor, desk, self.residency, reporting, lambda: 0.0)
+
+    def dies(self, fault: Fault, *beside: str) -> bool:
+        """One death while jobs run beside; whether `b` is served afterwards."""
+        self.supervisor.fault = fault
+        self.desk.running = dict.fromkeys(beside, HELD)
+        self.residency.loading = "b"
+        self.hearing.hear(more=True)
+        assert self.residency.loading is None
+        assert "a" in self.residency.served
+        return "b" in self.residency.served
+
+
+def test_a_model_that_kills_its_engine_alone_is_given_up() -> None:
+    """Nothing else can be to blame."""
+    assert not House().dies(Fault.BUG)
+
+
+@pytest.mark.parametrize("beside", [(), ("job_a/1",)], ids=["alone", "in company"])
+def test_an_engine_that_was_ended_on_purpose_blames_no_model(beside: tuple[str, ...]) -> None:
+    """As after a suspect fault, or by RQ's kill of a horse; however often."""
+    house = House()
+    assert all(house.dies(Fault.VICTIM, *beside) for _ in range(3))
+
+
+def test_a_model_loading_beside_jobs_is_given_up_the_second_time() -> None:
+    """The first time it may have been a job; both are told that they were not alone."""
+    house = House()
+    assert house.dies(Fault.OUT_OF_MEMORY, "job_a/1")
+    assert house.desk.judged[0].company == 2
+    assert not house.dies(Fault.OUT_OF_MEMORY, "job_a/2")

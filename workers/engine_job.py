@@ -1,0 +1,102 @@
+"""A job in the engine: from the worker's message to what each step brings it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from scheduler.errors import ClientError
+from scheduler.request import JobRequest, read_request
+from workers.guard import Load
+from workers.models import LoadedModel, prompt_tokens
+from workers.text import JobText, section_left_open
+from workers.wire import Message
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job in the engine.
+
+    ``so_far`` are the tokens of earlier attempts: they follow the prompt, and are not sent again.
+    """
+
+    key: str
+    request: JobRequest
+    priority: str
+    claimed_at: float
+    prompt: list[int]
+    so_far: list[int]
+    max_tokens: int
+    seed: int
+    text: JobText
+    made: list[int] = field(default_factory=list)
+    uid: int | None = None
+    prefilled: bool = False
+    computed: int = 0
+    """Prompt tokens computed so far."""
+    peak_bytes: int = 0
+    """The most that its share of the batch took, measured."""
+    foreseen_bytes: int = 0
+    """The same, as it was foreseen before each step."""
+
+    @property
+    def load(self) -> Load:
+        """As the guard weighs it."""
+        known = len(self.prompt) + len(self.so_far)
+        length = known + len(self.made) if self.prefilled else self.computed
+        return Load(
+            self.key, self.priority, self.claimed_at, length, 0 if self.prefilled else max(1, known - length)
+        )
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of every attempt."""
+        return len(self.so_far) + len(self.made)
+
+
+@dataclass(slots=True)
+class JobStep:
+    """What a step brought one job."""
+
+    key: str
+    tokens: list[int]
+    text: str = ""
+    reasoning: str = ""
+    logprobs: list[dict[str, Any]] | None = None
+    result: dict[str, Any] | None = None
+    """The job's result, where this step ended it."""
+    peak_bytes: int = 0
+    footprint_ratio: float = 0.0
+    """At its end: the peak that was foreseen over the one that was measured."""
+
+
+def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
+    """A job from the worker's message.
+
+    Raises:
+        ClientError: the request is malformed, or its prompt cannot be used.
+    """
+    request = read_request(message["request"])
+    for token in request.logit_bias or ():
+        if not 0 <= token < loaded.vocabulary:  # MLX would write outside of the logits
+            reason = f"{loaded.name} has no token {token}; it has {loaded.vocabulary:,}"
+            raise ClientError("invalid_request", reason, param="logit_bias")
+    prompt = prompt_tokens(loaded, request)
+    begins = "normal" if request.messages is None else section_left_open(loaded.tokenizer, prompt)
+    return RunningJob(
+        key=message["key"],
+        request=request,
+        priority=message["priority"],
+        claimed_at=message["claimed_at"],
+        prompt=prompt,
+        so_far=list(message["so_far"]),
+        max_tokens=min(message["max_tokens"], loaded.context_tokens - len(prompt)),
+        seed=message["seed"],
+        text=JobText(loaded.tokenizer, request.stop, begins),
+    )
+
+
+def packed(step: JobStep, now: float) -> Message:
+    """A step for the worker, its empty fields left out."""
+    fields = {name: getattr(step, name) for name in step.__slots__}
+    return {name: value for name, value in fields.items() if value} | {"at": now}
