@@ -31,6 +31,8 @@ _BEYOND_PROBES: Final = 1.2
 _SMALL_BYTES: Final = 1 << 16
 """Masks, positions and tokens of a step."""
 
+_COPY_MARGIN: Final = 1.02
+
 _LOGIT_ROWS: Final = 3
 """Rows of the vocabulary that sampling keeps for each sequence: logits, probabilities, the last step's."""
 
@@ -141,7 +143,7 @@ def transient_bytes(card: ModelCard, step: Step) -> int:
     kept = 2 * step.kept_rows * card.logits_bytes + _SMALL_BYTES
     if step.kind == "prefill":
         return int(max(step.copied_bytes, work_bytes(card, step) * card.prefill_margin)) + kept
-    work = step.copied_bytes + work_bytes(card, step) * card.decode_margin
+    work = step.copied_bytes * _COPY_MARGIN + work_bytes(card, step) * card.decode_margin
     return int(max(_LOGIT_ROWS * step.rows * card.logits_bytes, work)) + kept
 
 

@@ -13,6 +13,8 @@ from typing import Final, Literal
 
 from scheduler.rectangles import Batch, CacheGroup, Place
 
+Extents = tuple[tuple[int, int] | None, tuple[int, int] | None]
+
 _LATE_TOKENS: Final = 16
 """How far a row may have gone on since its progress was told."""
 
@@ -73,7 +75,7 @@ class _Life:
         rows: Sequence[Row],
         chunk_tokens: int,
         prefill_rows: int,
-        room_tokens: int | None = None,
+        real: Extents | None = None,
     ) -> None:
         self._groups, self._chunk_tokens, self._prefill_rows = groups, chunk_tokens, prefill_rows
         self.waiting: list[Place] = []
@@ -81,12 +83,14 @@ class _Life:
         self.loop = 0
         for row in rows:
             self._enter(row)
-        for batch, late in ((self.prompts, 0), (self.decoding, _LATE_TOKENS if room_tokens is None else 0)):
+        late = _LATE_TOKENS if real is None else 0
+        extents = real or (None, None)
+        for batch, more, extent in zip((self.prompts, self.decoding), (0, late), extents, strict=True):
             if batch.places:
-                batch.advance(max(place.length for place in batch.places) + late)
+                batch.advance(max(place.length for place in batch.places) + more)
                 batch.copied_bytes = 0
-        if room_tokens is not None:
-            self.decoding.leave_room(room_tokens)
+                if extent is not None:
+                    batch.reach(*extent)
         self._before_bytes = self.held_bytes
 
     def _enter(self, row: Row) -> None:
@@ -196,7 +200,7 @@ def next_loop(
     rows: Sequence[Row],
     chunk_tokens: int,
     prefill_rows: int,
-    room_tokens: int,
+    real: Extents,
 ) -> tuple[int, list[Step]]:
     """What the caches hold now, and the steps of the generator's next loop.
 
@@ -205,8 +209,9 @@ def next_loop(
         rows: the jobs, exactly as far as they are.
         chunk_tokens: the prefill chunk.
         prefill_rows: how many prompts are computed together at most.
-        room_tokens: slots that the decoding rows' caches have free.
+        real: index and slots of the growing caches as they are, of the prompts and of the rows that decode;
+            None where there are none.
     """
-    life = _Life(groups, rows, chunk_tokens, prefill_rows, room_tokens)
+    life = _Life(groups, rows, chunk_tokens, prefill_rows, real)
     held = life.held_bytes
     return held, next(life.loops, [])

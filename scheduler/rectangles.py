@@ -167,11 +167,12 @@ class Batch:
         if grown and copies:
             self.copied_bytes += self.layer_bytes
 
-    def leave_room(self, tokens: int) -> None:
-        """Take the free slots of growing caches from a real batch."""
+    def reach(self, index: int, width: int) -> None:
+        """Take how far growing caches are written, and their slots, from a real batch."""
+        self.index = index
         for slots in self.caches:
             if slots.group.kind == "full":
-                slots.slots = slots.index + tokens
+                slots.index, slots.slots = index, width
 
     def go_on(self, steps: int) -> None:
         """So many quiet steps."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, StopSequences
-from mlx_lm.models.cache import BatchKVCache
+from mlx_lm.models.cache import BatchKVCache, CacheList
 
 from scheduler.footprint import ModelCard
+from scheduler.foresight import Extents
 from scheduler.learning import Margins
 from workers.engine_job import JobStep, RunningJob
 from workers.guard import Foreseen, Load, foresee
@@ -41,7 +42,7 @@ class ModelBatch:
         self, loaded: LoadedModel, card: ModelCard, *, chunk_tokens: int, prefill_rows: int, max_batch: int
     ) -> None:
         self.loaded, self.card = loaded, card
-        self._chunk_tokens, self._prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
+        self.chunk_tokens, self.prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
         self._generator: Any = None
@@ -84,8 +85,8 @@ class ModelBatch:
             self._generator = BatchGenerator(
                 self.loaded.model,
                 completion_batch_size=self._max_batch,
-                prefill_batch_size=self._prefill_rows,
-                prefill_step_size=self._chunk_tokens,
+                prefill_batch_size=self.prefill_rows,
+                prefill_step_size=self.chunk_tokens,
             )
         (job.uid,) = self._generator.insert(
             [job.prompt + job.so_far],
@@ -132,12 +133,17 @@ class ModelBatch:
         self._foreseen = foresee(
             self.card,
             self.loads,
-            self._chunk_tokens,
-            self._prefill_rows,
-            self._free_slots,
+            self.chunk_tokens,
+            self.prefill_rows,
+            self._extents,
             regrouped=rows != self._rows_then,
         )
         return self._foreseen.growth_bytes
+
+    @property
+    def cache_bytes(self) -> int:
+        """What MLX counts of the caches now."""
+        return int(self._generator.prompt_cache_nbytes) if self._generator is not None else 0
 
     def learnt(self) -> bool:
         """Take into the card what the steps since the last time taught; whether that changed it."""
@@ -155,18 +161,17 @@ class ModelBatch:
             said = (before_bytes + foreseen.growth_bytes - self.loaded.weights_bytes) // rows
             job.peak_bytes, job.foreseen_bytes = max(job.peak_bytes, share), max(job.foreseen_bytes, said)
         self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
-        if foreseen.growth_bytes > self._most_bytes // 2:
+        if foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4:
             took = self.peak_bytes - before_bytes - foreseen.other_bytes
             self._margins.note(foreseen.kind, foreseen.work_bytes, took)
 
     @property
-    def _free_slots(self) -> int:
-        """Tokens that the decoding rows' caches have room for before they grow."""
+    def _extents(self) -> Extents:
+        """Index and slots of the caches that grow, of prompts and of decoding rows."""
         if self._generator is None:
-            return 0
-        caches = self._generator._generation_batch.prompt_cache  # noqa: SLF001 - mlx-lm shows it nowhere else
-        room = [c.keys.shape[2] - c._idx for c in caches if type(c) is BatchKVCache and c.keys is not None]  # noqa: SLF001
-        return min(room, default=1)
+            return None, None
+        prompts, decoding = self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
+        return _extent(prompts.prompt_cache), _extent(decoding.prompt_cache)
 
     def abandon(self) -> None:
         """Give up the generator and every job in it."""
@@ -236,6 +241,15 @@ class ModelBatch:
     def _entry(self, token: int, logprob: float) -> dict[str, Any]:
         text = self.loaded.tokenizer.decode([token])
         return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+
+
+def _extent(caches: list[Any]) -> tuple[int, int] | None:
+    """Of the first growing cache; mlx-lm shows it nowhere else."""
+    for cache in caches:
+        for each in cache.caches if isinstance(cache, CacheList) else [cache]:
+            if type(each) is BatchKVCache and each.keys is not None:
+                return each._idx, each.keys.shape[2]  # noqa: SLF001
+    return None
 
 
 def _number(values: mx.array, at: int) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.footprint import ModelCard, step_bytes, work_bytes
-from scheduler.foresight import Kind, Row, next_loop
+from scheduler.foresight import Extents, Kind, Row, next_loop
 from scheduler.job import PRIORITIES
 
 _MANY: Final = 1 << 20  # tokens still to come: the next step ends no row
@@ -46,6 +46,8 @@ class Foreseen:
     """Of the step that takes the most: its computation alone, no margin counted."""
     other_bytes: int = 0
     """Of the same step: the caches' growth and copies."""
+    teaches: bool = False
+    """Whether that step is alone in making the peak: no rows come or go, no copies beside it."""
 
 
 def foresee(
@@ -53,7 +55,7 @@ def foresee(
     loads: Sequence[Load],
     chunk_tokens: int,
     prefill_rows: int,
-    room_tokens: int,
+    real: Extents,
     *,
     regrouped: bool = False,
 ) -> Foreseen:
@@ -64,18 +66,20 @@ def foresee(
         loads: the batch's jobs, in the order in which they came.
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together at most.
-        room_tokens: slots that the decoding rows' caches have free.
+        real: index and slots of the caches as they are; see :func:`~scheduler.foresight.next_loop`.
         regrouped: whether rows came or went since the last step, so that the caches are copied in it.
     """
     rows = [Row(max(1, load.length_tokens + load.prompt_left), _MANY, load.length_tokens) for load in loads]
-    held, steps = next_loop(card.caches, rows, chunk_tokens, prefill_rows, room_tokens)
+    held, steps = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real)
     if not steps:
         return Foreseen()
     most = max(steps, key=lambda step: step_bytes(card, step))
     layers = min((group.layers for group in card.caches), default=1)
     copied = 2 * held // layers if regrouped and most.kind == "decode" else 0
     grown = most.held_bytes - held + copied + most.copied_bytes * (most.kind == "decode")
-    return Foreseen(step_bytes(card, most) - held + copied, most.kind, work_bytes(card, most), grown)
+    alone = not regrouped and all(step is most or not step.copied_bytes for step in steps)
+    teaches = alone and sum(step.kind == "decode" for step in steps) < 2  # noqa: PLR2004 - none moves
+    return Foreseen(step_bytes(card, most) - held + copied, most.kind, work_bytes(card, most), grown, teaches)
 
 
 def check(active_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int) -> Action:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,9 @@ def model(roomy: Site) -> ModelCard:
 
 @pytest.fixture(scope="module")
 def budget(model: ModelCard) -> int:
-    """Bytes that hold each of the largest jobs, with a little room."""
-    return max(alone_bytes(model, row, CHUNK) for row in LARGEST) + (1 << 20)
+    """Bytes that hold each of the largest jobs, with room for what the steps may teach meanwhile."""
+    taught = replace(model, prefill_margin=1.4, decode_margin=1.4)
+    return max(alone_bytes(taught, row, CHUNK) for row in LARGEST)
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +113,8 @@ def test_what_is_seen_never_to_fit_when_counted_is_told(
     assert rec.outcome is not None and rec.outcome.error is not None, rec.outcome
     error = rec.outcome.error
     assert (rec.state, error["status"], error["code"]) == (State.FAILED, 413, "memory_never_fits")
-    assert (
-        error["estimated_bytes"] == alone_bytes(model, Row(3600, 10), CHUNK) > error["limit_bytes"] == budget
-    )
+    assert error["estimated_bytes"] > error["limit_bytes"] == budget
+    assert error["estimated_bytes"] == pytest.approx(alone_bytes(model, Row(3600, 10), CHUNK), rel=0.3)
     assert roomy.tokens(job_id) == []
     roomy.prove_log(job_id)
     assert roomy.text(behind)

@@ -67,7 +67,9 @@ def test_quiet_steps_are_passed_over() -> None:
 
 def test_a_row_goes_on_from_where_it_is() -> None:
     """Waiting, in its prompt, or decoding; and a few tokens further than was said."""
-    held, steps = next_loop([FULL], [Row(300, 50, 310), Row(200, 9, 100), Row(7, 1)], 100, 4, 3)
+    held, steps = next_loop(
+        [FULL], [Row(300, 50, 310), Row(200, 9, 100), Row(7, 1)], 100, 4, ((100, 256), (310, 313))
+    )
     assert held == 313 + 256
     assert [(step.kind, step.rows, step.tokens) for step in steps] == [("decode", 1, 1), ("prefill", 2, 99)]
     late = next(iter(replay([FULL], [Row(300, 50, 310)], 100, 4)))
@@ -77,7 +79,7 @@ def test_a_row_goes_on_from_where_it_is() -> None:
 def test_no_rows_have_no_life() -> None:
     """Nothing to come."""
     assert list(replay([FULL], [], 64, 1)) == []
-    assert next_loop([FULL], [], 64, 1, 0) == (0, [])
+    assert next_loop([FULL], [], 64, 1, (None, None)) == (0, [])
 
 
 def test_those_who_leave_take_their_padding_along() -> None:
@@ -94,6 +96,6 @@ def test_those_who_leave_take_their_padding_along() -> None:
 @pytest.mark.parametrize("room", [0, 1])
 def test_a_real_batchs_free_slots_decide_when_it_grows(room: int) -> None:
     """Without one the next token costs 256 for every row, with one none."""
-    held, (step,) = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, room)
+    held, (step,) = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, (None, (20, 20 + room)))
     assert held == 3 * (20 + room)
     assert step.held_bytes - held == (0 if room else 3 * 256)

@@ -55,7 +55,7 @@ def test_what_is_over_the_budget_never_just_goes(active: int, cache: int, growth
 
 
 def growth(*loads: Load, room: int = 0, chunk: int = 64, together: int = 4, regrouped: bool = False) -> int:
-    return foresee(CARD, loads, chunk, together, room, regrouped=regrouped).growth_bytes
+    return foresee(CARD, loads, chunk, together, (None, (20, 20 + room)), regrouped=regrouped).growth_bytes
 
 
 def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
@@ -65,7 +65,10 @@ def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
     card = replace(CARD, attention_bytes_per_pair=10.0)
     assert 0 < growth(DECODES) < growth(DECODES, DECODES)
     assert growth(DECODES, DECODES, room=1) < growth(DECODES, DECODES, PROMPT, room=1)
-    assert foresee(card, [PROMPT], 64, 4, 0).growth_bytes < foresee(card, [longer], 64, 4, 0).growth_bytes
+    assert (
+        foresee(card, [PROMPT], 64, 4, (None, None)).growth_bytes
+        < foresee(card, [longer], 64, 4, (None, None)).growth_bytes
+    )
 
 
 def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
@@ -74,15 +77,15 @@ def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
     """
     work = int(300 * MARGIN) + (1 << 16)
     assert growth(*[DECODES] * 3, room=1) == work
-    assert growth(*[DECODES] * 3, room=0) == 3 * 256 * 10 + 3 * 276 * 5 + work
+    assert growth(*[DECODES] * 3, room=0) == 3 * 256 * 10 + int(3 * 276 * 5 * 1.02 + 300 * MARGIN) + (1 << 16)
     assert growth(*[DECODES] * 3, room=1, regrouped=True) == work + 3 * 21 * 10
 
 
 def test_what_a_step_will_take_is_told_apart() -> None:
     """Its kind and its own work, so that what it took can be compared."""
-    prompt = foresee(CARD, [PROMPT], 64, 4, 0)
+    prompt = foresee(CARD, [PROMPT], 64, 4, (None, None))
     assert (prompt.kind, prompt.work_bytes) == ("prefill", pytest.approx(1000 + 13 * 62.5))
-    decode = foresee(CARD, [DECODES], 64, 4, 5)
+    decode = foresee(CARD, [DECODES], 64, 4, (None, (20, 25)))
     assert (decode.kind, decode.work_bytes, decode.other_bytes) == ("decode", 100, 0)
 
 

@@ -1,0 +1,266 @@
+"""What batches take against what was foreseen: ``python -m benchmarks.footprint [--plot FILE]``.
+
+Random-weight models of mlx-lm's own classes, probed as a worker probes them, run single and in batches,
+under a memory limit, through the very batch and guard that the engine runs. Before a batch starts its peak is
+foreseen with what the batches before it taught; then it is measured. Prints a table and one JSON line last:
+
+``cases``            batches measured
+``kv_exact``         share of them whose caches' peak was foreseen to the byte
+``under_max``        the worst (measured - foreseen) / measured; below 0 nothing was said too small
+``over_median``, ``over_p95``   of (foreseen - measured) / measured
+``probe_over_load``  the probe's time over the loading's, median over models
+
+and beside them ``probed_…``: the same with the card as it was probed, nothing learnt. Peaks are counted
+beside the weights. The caches' bytes are MLX's own (``nbytes``) after each loop of the generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import mlx.core as mx
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.random_models import write_random_model
+from scheduler.footprint import ModelCard, batch_bytes, life
+from scheduler.foresight import Row
+from scheduler.request import read_request
+from workers import gauge
+from workers.batch import ModelBatch
+from workers.engine_job import RunningJob
+from workers.models import LoadedModel, load_model
+from workers.probe import measure
+from workers.supervisor import engine_environment
+from workers.text import JobText
+
+CHUNK_TOKENS: Final = 512
+PREFILL_ROWS: Final = 4
+
+SHAPES: Final[list[list[tuple[int, int]]]] = [
+    *[[(prompt, 16)] for prompt in (64, 256, 600, 1024, 2048, 4096)],
+    *[[(prompt, 128)] for prompt in (64, 900, 2048)],
+    *[[(prompt, 512)] for prompt in (64, 500)],
+    *[[(prompt, 16)] * 4 for prompt in (64, 300, 1024, 2048)],
+    *[[(64, 512)] * 4, [(700, 128)] * 4],
+    *[[(prompt, 16)] * 8 for prompt in (64, 512, 1024)],
+    *[[(64, 300)] * 8, [(500, 64)] * 8],
+    [(64, 300), (128, 200), (500, 100), (3000, 50)],
+    [(2000, 100), (64, 16), (700, 300), (1500, 30)],
+    [(64, 60)] * 7 + [(2049, 30)],
+    [(100 * at**2 % 4000 + 64, 20 + 50 * at) for at in range(1, 9)],
+]
+"""Jobs of each batch: prompt and answer, in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One batch; bytes are counted beside the weights."""
+
+    model: str
+    jobs: int
+    tokens: int
+    probed_bytes: int
+    foreseen_bytes: int
+    measured_bytes: int
+    kv_foreseen_bytes: int
+    kv_measured_bytes: int
+
+    @property
+    def over(self) -> float:
+        """How much too large it was foreseen, as a share of what it took."""
+        return self.foreseen_bytes / self.measured_bytes - 1
+
+    @property
+    def probed_over(self) -> float:
+        """The same, nothing learnt."""
+        return self.probed_bytes / self.measured_bytes - 1
+
+
+def architectures(*, large: bool) -> dict[str, dict[str, Any]]:
+    """Configurations, of one kind of cache or attention each: a CPU's size, or a GPU's."""
+    head = 64 if large else 32
+    hidden, layers = (1024, 8) if large else (256, 4)
+    heads, expert = hidden // head, hidden // 2
+    alternate = ["sliding_attention", "full_attention"] * (layers // 2)
+    common = {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "head_dim": head,
+        "vocab_size": 32_768 if large else 2048,
+        "max_position_embeddings": 16_384,
+    }
+    mixers = ["attention" if at % 4 == 2 else "mamba" for at in range(layers)]
+    own: dict[str, dict[str, Any]] = {
+        "llama": {},
+        "gemma3_text": {
+            "sliding_window": 512,
+            "sliding_window_pattern": 2,
+            "query_pre_attn_scalar": head,
+        },
+        "qwen3_moe": {"moe_intermediate_size": expert},
+        "mamba2": {
+            "num_heads": 2 * heads,
+            "head_dim": head,
+            "intermediate_size": 2 * hidden,
+            "state_size": 64,
+        },
+        "granitemoehybrid": {
+            "layer_types": mixers,
+            "mamba_n_heads": 2 * heads,
+            "mamba_d_head": head,
+            "shared_intermediate_size": hidden,
+            "intermediate_size": expert,
+        },
+        "deepseek_v3": {
+            "num_key_value_heads": heads,
+            "moe_intermediate_size": expert,
+            "q_lora_rank": expert,
+            "kv_lora_rank": expert,
+            "qk_rope_head_dim": head,
+            "qk_nope_head_dim": head,
+            "v_head_dim": head,
+        },
+        "gpt_oss": {"intermediate_size": hidden, "sliding_window": 128, "layer_types": alternate},
+        "qwen3_next": {
+            "moe_intermediate_size": expert,
+            "shared_expert_intermediate_size": expert,
+            "linear_num_value_heads": heads,
+            "linear_num_key_heads": heads // 2,
+            "linear_key_head_dim": head,
+            "linear_value_head_dim": head,
+        },
+    }
+    return {name: common | fields for name, fields in own.items()}
+
+
+def run_model(name: str, folder: Path, *, large: bool) -> Iterator[dict[str, Any]]:
+    """Load, probe and run one model; a line for its timings, then one for each batch."""
+    limits = gauge.read_limits()
+    budget, _ = gauge.derive_budget(limits, None)
+    mx.set_memory_limit(budget)
+    mx.set_cache_limit(min(1 << 30, budget // 16))
+    dtype = "bfloat16" if large else "float32"
+    fields = architectures(large=large)[name]
+    write_random_model(folder / name, name, fields, never_stops=True, dtype=dtype)
+    started = time.monotonic()
+    loaded = load_model(name, str(folder / name))
+    load_seconds = time.monotonic() - started
+    started = time.monotonic()
+    room = budget - mx.get_active_memory()
+    card = measure(
+        loaded, gauge.device_name(), chunk_tokens=CHUNK_TOKENS, room_bytes=room, load_seconds=load_seconds
+    )
+    yield {"load_seconds": load_seconds, "probe_seconds": time.monotonic() - started}
+    batch = ModelBatch(loaded, card, chunk_tokens=CHUNK_TOKENS, prefill_rows=PREFILL_ROWS, max_batch=32)
+    for shape in SHAPES:
+        rows = [Row(prompt, answer) for prompt, answer in shape]
+        yield asdict(run_case(batch, card, loaded, rows))
+
+
+def run_case(batch: ModelBatch, probed: ModelCard, loaded: LoadedModel, rows: list[Row]) -> Case:
+    """Foresee a batch, run it, and let it teach."""
+    shape = (batch.chunk_tokens, batch.prefill_rows)
+    foreseen = [batch_bytes(card, rows, *shape) for card in (probed, batch.card)]
+    kv = max(step.cache_bytes for step, _ in life(batch.card, rows, *shape))
+    request = read_request({"model": loaded.name, "prompt": "-", "temperature": 0})
+    mx.synchronize()
+    mx.clear_cache()
+    before, peak, kv_peak = mx.get_active_memory(), 0, 0
+    for at, row in enumerate(rows):
+        prompt = [32 + (7 * at + place) % 90 for place in range(row.prompt_tokens)]
+        text = JobText(loaded.tokenizer, ())
+        batch.add(RunningJob(str(at), request, "standard", 0.0, prompt, [], row.max_tokens, 1, text))
+    while len(batch):
+        batch.foresee()
+        batch.step()
+        peak = max(peak, batch.peak_bytes)
+        kv_peak = max(kv_peak, batch.cache_bytes)
+    batch.learnt()
+    batch.abandon()
+    tokens = sum(row.tokens for row in rows)
+    return Case(loaded.name, len(rows), tokens, foreseen[0], foreseen[1], peak - before, kv, kv_peak)
+
+
+def child(name: str) -> list[dict[str, Any]]:
+    """Run one model in a process of its own, with the engine's environment."""
+    environment = engine_environment(dict(os.environ), preload=True)
+    command = [sys.executable, "-m", "benchmarks.footprint", "--model", name]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def summary(cases: list[Case], probes: list[float]) -> dict[str, Any]:
+    """The figures of the module's text."""
+    exact = sum(case.kv_foreseen_bytes == case.kv_measured_bytes for case in cases)
+    figures: dict[str, Any] = {"cases": len(cases), "kv_exact": round(exact / len(cases), 4)}
+    for prefix in ("", "probed_"):
+        overs = sorted(getattr(case, f"{prefix}over") for case in cases)
+        figures[f"{prefix}under_max"] = round(-overs[0], 4)
+        figures[f"{prefix}over_median"] = round(statistics.median(overs), 4)
+        figures[f"{prefix}over_p95"] = round(overs[min(len(overs) - 1, int(0.95 * len(overs)))], 4)
+    return figures | {"probe_over_load": round(statistics.median(probes), 3)}
+
+
+def show(cases: dict[str, list[Case]], probes: dict[str, float], console: Console) -> None:
+    """The table, a line for each model."""
+    table = Table(title="Peak beside the weights: foreseen against measured")
+    for column in ("model", "cases", "KV exact", "worst under", "median over", "p95 over", "probe / load"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, mine in cases.items():
+        line = summary(mine, [probes[name]])
+        shares = [f"{100 * line[key]:.1f} %" for key in ("under_max", "over_median", "over_p95")]
+        exact = f"{100 * line['kv_exact']:.0f} %"
+        table.add_row(name, str(line["cases"]), exact, *shares, f"{probes[name]:.2f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Run every model and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="run this model only, in this process; a JSON line for each batch")
+    parser.add_argument("--models", nargs="+", help="run these only, each in a process of its own")
+    parser.add_argument("--plot", type=Path, help="write a scatter plot there")
+    parser.add_argument("--cases", type=Path, help="write every case there, as JSON")
+    asked = parser.parse_args()
+    large = mx.default_device() == mx.Device(mx.gpu)
+    if asked.model:
+        with tempfile.TemporaryDirectory() as folder:
+            for line in run_model(asked.model, Path(folder), large=large):
+                print(json.dumps(line), flush=True)
+        return
+    console = Console(stderr=True)
+    cases: dict[str, list[Case]] = {}
+    probes: dict[str, float] = {}
+    for name in asked.models or architectures(large=large):
+        console.print(f"{name}: {len(SHAPES)} batches")
+        timings, *lines = child(name)
+        cases[name] = [Case(**line) for line in lines]
+        probes[name] = timings["probe_seconds"] / timings["load_seconds"]
+    show(cases, probes, console)
+    every = [case for mine in cases.values() for case in mine]
+    if asked.cases:
+        asked.cases.write_text(json.dumps([asdict(case) for case in every]))
+    if asked.plot:
+        from benchmarks.plots import scatter_footprints  # noqa: PLC0415 - drawn only where asked for
+
+        scatter_footprints(cases, asked.plot, gauge.device_name())
+    print(json.dumps(summary(every, list(probes.values())) | {"device": gauge.device_name()}))
+
+
+if __name__ == "__main__":
+    main()
