@@ -66,11 +66,12 @@ class Place(BaseModel):
 
 
 class Memory(BaseModel):
-    """A job's memory in bytes."""
+    """A job's memory in bytes, and how well it was foreseen."""
 
     estimated_bytes: int | None
     reserved_bytes: int
     peak_bytes: int | None
+    footprint_ratio: float | None = Field(description="The foreseen peak over the measured one.")
     budget_bytes: int | None
 
 
@@ -165,6 +166,7 @@ class WorkerAnswer(BaseModel):
     models: list[WorkerModel]
     queues: list[str]
     counters: dict[str, int]
+    footprint_ratios: dict[str, float]
     updated_at: float
 
 

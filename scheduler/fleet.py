@@ -66,6 +66,8 @@ class WorkerReport:
     tokens_per_second: float = 0.0
     queues: tuple[str, ...] = ()
     counters: dict[str, int] = field(default_factory=dict)
+    footprint_ratios: dict[str, float] = field(default_factory=dict)
+    """``min``, ``median`` and ``max`` of foreseen over measured peaks, of the last jobs."""
     updated_at: float = 0.0
 
     def dump(self) -> str:

@@ -70,6 +70,8 @@ class Meta:
     estimated_bytes: int | None = None
     reserved_bytes: int = 0
     peak_bytes: int | None = None
+    footprint_ratio: float | None = None
+    """The peak that was foreseen over the one that was measured, in its last attempt."""
     budget_bytes: int | None = None
     started_at: float | None = None
     granted_at: float | None = None
@@ -186,6 +188,7 @@ class JobRecord:
                 "estimated_bytes": meta.estimated_bytes,
                 "reserved_bytes": meta.reserved_bytes,
                 "peak_bytes": meta.peak_bytes,
+                "footprint_ratio": meta.footprint_ratio,
                 "budget_bytes": meta.budget_bytes,
             },
             "metadata": metadata,

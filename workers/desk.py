@@ -99,6 +99,7 @@ class Desk:
         for item in progress:
             if item.outcome is not None and item.held not in lost:
                 self._reporting.count(item.outcome.state.value)
+                self._reporting.note_footprint(item.held.rec.meta.footprint_ratio)
                 self._let_go(item.held)
             elif item.held in lost:
                 log.warning("job lost to another attempt", job=item.held.rec.id)
@@ -215,7 +216,8 @@ def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
             if logprobs := [*held.logprobs, *delta.get("logprobs", ())]:
                 result["logprobs"] = logprobs
             outcomes[key] = Outcome(State.INCOMPLETE if cut else State.COMPLETED, result)
-            held.rec = replace(held.rec, meta=replace(held.rec.meta, peak_bytes=step.get("peak_bytes")))
+            peak, ratio = step.get("peak_bytes"), step.get("footprint_ratio")
+            held.rec = replace(held.rec, meta=replace(held.rec.meta, peak_bytes=peak, footprint_ratio=ratio))
     progress = []
     for key, delta in deltas.items():
         held = desk.running[key]

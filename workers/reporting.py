@@ -7,7 +7,7 @@ import math
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 STORE_RETRY_SECONDS: Final = 0.2
 _REPORTS_PER_LEASE: Final = 3
+_RATIOS_KEPT: Final = 256
 
 
 class Reporting:
@@ -42,6 +43,7 @@ class Reporting:
     ) -> None:
         self._lifecycle, self._name, self._queues, self._clock = lifecycle, name, tuple(queues), clock
         self._counters: Counter[str] = Counter()
+        self._ratios: deque[float] = deque(maxlen=_RATIOS_KEPT)
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._device: Message = {"budget_bytes": 0, "budget_source": "", "limits_bytes": {}}
         self._reported_at = self._recovered_at = -math.inf
@@ -60,6 +62,17 @@ class Reporting:
         """Count an event."""
         self._counters[what] += 1
         self._changed = True
+
+    def note_footprint(self, ratio: float | None) -> None:
+        """Take a job's foreseen peak over its measured one."""
+        if ratio is not None:
+            self._ratios.append(ratio)
+
+    @property
+    def _footprint_ratios(self) -> dict[str, float]:
+        """Of the last jobs: the least, the middle and the largest."""
+        ratios = sorted(self._ratios)
+        return {"min": ratios[0], "median": ratios[len(ratios) // 2], "max": ratios[-1]} if ratios else {}
 
     @property
     def ended(self) -> tuple[int, int]:
@@ -111,6 +124,7 @@ class Reporting:
             tokens_per_second=tokens_per_second,
             queues=self._queues,
             counters=dict(self._counters),
+            footprint_ratios=self._footprint_ratios,
             updated_at=self._clock(),
         )
         with store_may_be_away():

@@ -46,6 +46,7 @@ metas = st.builds(
     attempt=st.integers(0, 99),
     alone=st.booleans(),
     peak_bytes=st.none() | st.integers(0, 1 << 50),
+    footprint_ratio=st.none() | st.floats(0, 9),
     started_at=st.none() | st.floats(0, 1e11),
     ended_as=st.none() | st.sampled_from(["completed", "failed"]),
 )
