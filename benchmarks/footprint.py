@@ -1,7 +1,7 @@
 """What batches take against what was foreseen: ``python -m benchmarks.footprint [--plot FILE]``.
 
-Random-weight models of mlx-lm's own classes, probed as a worker probes them, run single and in batches,
-under a memory limit, through the very batch and guard that the engine runs. Before a batch starts its peak is
+Random-weight models of mlx-lm's own classes, probed as a worker probes them, run single and in batches
+through the very batch and guard that the engine runs, under a memory limit of just what was foreseen. Before a batch starts its peak is
 foreseen with what the batches before it taught; then it is measured. Prints a table and one JSON line last:
 
 ``cases``            batches measured
@@ -185,11 +185,13 @@ def run_case(batch: ModelBatch, probed: ModelCard, loaded: LoadedModel, rows: li
         prompt = [32 + (7 * at + place) % 90 for place in range(row.prompt_tokens)]
         text = JobText(loaded.tokenizer, ())
         batch.add(RunningJob(str(at), request, "standard", 0.0, prompt, [], row.max_tokens, 1, text))
+    limit = mx.set_memory_limit(before + foreseen[1])  # as on a worker whose budget the batch fills
     while len(batch):
         batch.foresee()
         batch.step()
         peak = max(peak, batch.peak_bytes)
         kv_peak = max(kv_peak, batch.cache_bytes)
+    mx.set_memory_limit(limit)
     batch.learnt()
     batch.abandon()
     tokens = sum(row.tokens for row in rows)
@@ -247,14 +249,15 @@ def main() -> None:
     cases: dict[str, list[Case]] = {}
     probes: dict[str, float] = {}
     for name in asked.models or architectures(large=large):
-        console.print(f"{name}: {len(SHAPES)} batches")
+        started = time.monotonic()
         timings, *lines = child(name)
+        console.print(f"{name}: {len(lines)} batches, {time.monotonic() - started:.0f} s")
         cases[name] = [Case(**line) for line in lines]
         probes[name] = timings["probe_seconds"] / timings["load_seconds"]
+        every = [case for mine in cases.values() for case in mine]
+        if asked.cases:
+            asked.cases.write_text(json.dumps([asdict(case) for case in every]))
     show(cases, probes, console)
-    every = [case for mine in cases.values() for case in mine]
-    if asked.cases:
-        asked.cases.write_text(json.dumps([asdict(case) for case in every]))
     if asked.plot:
         from benchmarks.plots import scatter_footprints  # noqa: PLC0415 - drawn only where asked for
 

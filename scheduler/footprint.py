@@ -51,6 +51,8 @@ class ModelCard:
         attention_bytes_per_token: ``b`` of the module's formula; may be below 0.
         attention_bytes_per_pair: ``c``.
         decode_bytes: ``d``, of one row.
+        copied_layers: how many layers' copies are alive at once where caches are copied: about 1 where a layer
+            is done before the next begins, up to all of them where a device works behind.
         context_tokens: the model's positions.
         prefill_margin: on prefill's steps, learnt from measured ones.
         decode_margin: on decode's.
@@ -67,6 +69,7 @@ class ModelCard:
     attention_bytes_per_pair: float
     decode_bytes: int
     context_tokens: int
+    copied_layers: float = 1.0
     prefill_margin: float = MARGIN
     decode_margin: float = MARGIN
     fingerprint: str = ""
@@ -133,17 +136,24 @@ def work_bytes(card: ModelCard, step: Step) -> float:
     if step.kind == "prefill":
         far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
         if step.context_tokens > step.tokens:
-            far += step.copied_bytes / 2  # of a growing layer, its old values wait while its keys are used
+            far += (
+                copied_bytes(card, step) / 2
+            )  # of a growing layer, its old values wait while its keys are used
         return max(step.rows * chunk_bytes(card, step.tokens), far)
     return step.rows * (card.decode_bytes + pairs)
+
+
+def copied_bytes(card: ModelCard, step: Step) -> float:
+    """What growing and regrouping copy at once."""
+    return step.copied_bytes * card.copied_layers
 
 
 def transient_bytes(card: ModelCard, step: Step) -> int:
     """What a step needs beside weights and caches, margins counted."""
     kept = 2 * step.kept_rows * card.logits_bytes + _SMALL_BYTES
     if step.kind == "prefill":
-        return int(max(step.copied_bytes, work_bytes(card, step) * card.prefill_margin)) + kept
-    work = step.copied_bytes * _COPY_MARGIN + work_bytes(card, step) * card.decode_margin
+        return int(max(copied_bytes(card, step), work_bytes(card, step) * card.prefill_margin)) + kept
+    work = copied_bytes(card, step) * _COPY_MARGIN + work_bytes(card, step) * card.decode_margin
     return int(max(_LOGIT_ROWS * step.rows * card.logits_bytes, work)) + kept
 
 

@@ -8,7 +8,7 @@ a chunk of the others together. A life of thousands of steps is replayed in the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from scheduler.rectangles import Batch, CacheGroup, Place
@@ -164,8 +164,9 @@ class _Life:
         held = leaving.held_bytes + max(whole, self.prompts.held_bytes)
         if not self.prompts.places:
             held = max(whole, leaving.held_bytes)
-        yield self._step("decode", leaving, 1, self.decoding.held_bytes + held)
+        step = self._step("decode", leaving, 1, self.decoding.held_bytes + held)
         self.decoding.join(leaving)
+        yield replace(step, cache_bytes=self.held_bytes)
 
     def prefill(self) -> Iterator[Step]:
         """A chunk of every prompt, padded to the longest."""

@@ -7,7 +7,7 @@ next one starts a fresh generator.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, Final
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, StopSequences
@@ -25,6 +25,10 @@ from workers.text import Piece
 # mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
 # (ml-explore/mlx#3186), so it is an operator's explicit choice and never ours.
 setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired_limit", lambda: None)  # noqa: B010
+
+
+_NEAR: Final = 0.8
+"""Of the memory limit: from there on evaluation waits for what is in flight."""
 
 
 class ModelBatch:
@@ -47,6 +51,7 @@ class ModelBatch:
         self._by_uid: dict[int, RunningJob] = {}
         self._generator: Any = None
         self._margins = Margins()
+        self._runs_ahead = mx.default_device() == mx.Device(mx.gpu)
         self._foreseen = Foreseen()
         self._most_bytes = self._rows_then = 0
         self.computed: dict[str, int] = {}
@@ -151,6 +156,13 @@ class ModelBatch:
         changed, self.card = card != self.card, card
         return changed
 
+    @property
+    def _limit_bytes(self) -> int:
+        """MLX's memory limit, which can only be read by setting it."""
+        limit = mx.set_memory_limit(1 << 40)
+        mx.set_memory_limit(limit)
+        return limit
+
     def _weigh(self, before_bytes: int) -> None:
         """Compare what the step took with what was foreseen; steps that make peaks teach."""
         self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
@@ -163,7 +175,13 @@ class ModelBatch:
         self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
         if foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4:
             took = self.peak_bytes - before_bytes - foreseen.other_bytes
-            self._margins.note(foreseen.kind, foreseen.work_bytes, took)
+            # A device runs ahead while there is room: only near the limit does it show what it must have.
+            if (
+                took <= foreseen.work_bytes
+                or not self._runs_ahead
+                or self.peak_bytes > _NEAR * self._limit_bytes
+            ):
+                self._margins.note(foreseen.kind, foreseen.work_bytes, took)
 
     @property
     def _extents(self) -> Extents:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.footprint import ModelCard, step_bytes, work_bytes
+from scheduler.footprint import ModelCard, copied_bytes, step_bytes, work_bytes
 from scheduler.foresight import Extents, Kind, Row, next_loop
 from scheduler.job import PRIORITIES
 
@@ -75,8 +75,8 @@ def foresee(
         return Foreseen()
     most = max(steps, key=lambda step: step_bytes(card, step))
     layers = min((group.layers for group in card.caches), default=1)
-    copied = 2 * held // layers if regrouped and most.kind == "decode" else 0
-    grown = most.held_bytes - held + copied + most.copied_bytes * (most.kind == "decode")
+    copied = int(2 * held * card.copied_layers / layers) if regrouped and most.kind == "decode" else 0
+    grown = most.held_bytes - held + copied + int(copied_bytes(card, most)) * (most.kind == "decode")
     alone = not regrouped and all(step is most or not step.copied_bytes for step in steps)
     teaches = alone and sum(step.kind == "decode" for step in steps) < 2  # noqa: PLR2004 - none moves
     return Foreseen(step_bytes(card, most) - held + copied, most.kind, work_bytes(card, most), grown, teaches)

@@ -1,7 +1,7 @@
 """Measuring a model's card: one token for its caches, a few chunks for what steps take.
 
-Measured with the batch generator that jobs will run in, under the memory limit that the engine runs with,
-since the limit holds evaluation back and so lowers the peak. A long context is not computed but laid out:
+Measured with the batch generator that jobs will run in, under the memory limit that the engine runs with: a
+device may run ahead of what is freed while there is room, so that this is the most that a step takes. A long context is not computed but laid out:
 a cache filled with zeros costs no time, and the chunk that follows attends to it as to any other.
 """
 
@@ -24,6 +24,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
 from scheduler.errors import ModelUnusable
 from scheduler.footprint import CARD_VERSION, ModelCard
+from scheduler.foresight import Row, next_loop
 from scheduler.rectangles import CacheGroup
 from workers.models import LoadedModel
 
@@ -74,6 +75,7 @@ def measure(
         points[tokens] = _run(loaded, [0] * (tokens + 1), tokens, steps=1)[0]
     per_token, per_pair = _attention(loaded, groups, room_bytes)
     decode = _run(loaded, [0] * (_SHORT[0] + 1), _SHORT[0], steps=5)[-1]
+    copied = _copied_layers(loaded, groups, decode, room_bytes)
     mx.clear_cache()
     return ModelCard(
         model=loaded.name,
@@ -86,6 +88,7 @@ def measure(
         attention_bytes_per_pair=per_pair,
         decode_bytes=decode,
         context_tokens=loaded.context_tokens,
+        copied_layers=copied,
     )
 
 
@@ -165,6 +168,21 @@ def _attention(loaded: LoadedModel, groups: Sequence[CacheGroup], room_bytes: in
     per_pair = max(0.0, (more - near) / (chunk * (far - far // 2)))
     keys = far + 2 * chunk
     return more / chunk - per_pair * keys, per_pair
+
+
+def _copied_layers(
+    loaded: LoadedModel, groups: tuple[CacheGroup, ...], decode_bytes: int, room_bytes: int
+) -> float:
+    """Layers' copies that are alive at once, seen where a row begins to decode and its caches are full."""
+    per_slot = sum(group.bytes_per_token for group in groups)
+    if not per_slot:
+        return 1.0
+    full = max(256, min(4096, room_bytes // _CONTEXT_SHARE // per_slot) // 256 * 256)
+    taken = _run(loaded, [0], _SHORT[0], steps=1, caches=_filled(loaded, full))[0]
+    _, steps = next_loop(groups, [Row(full + 1, 2, full)], _SHORT[0], 1, ((full, full), None))
+    (step,) = steps
+    copied = taken + step.cache_bytes - step.held_bytes - decode_bytes
+    return round(max(1.0, copied / max(1, step.copied_bytes)), 2)
 
 
 def _run(
