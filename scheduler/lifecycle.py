@@ -21,6 +21,7 @@ from scheduler.queue import JOBS_KEY, JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
 from scheduler.request import JobRequest
 from scheduler.settings import Settings
+from scheduler.tokenizers import PromptCounter, PromptTokens
 
 _FLEET_SECONDS = 0.5
 """How old the list of workers may be when a job is judged."""
@@ -54,6 +55,7 @@ class Lifecycle:
         self.connection = connection
         self.settings = settings
         self.queue = JobQueue(connection, settings.result_ttl)
+        self._counter = PromptCounter(connection)
         self._clock = clock
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
 
@@ -71,12 +73,13 @@ class Lifecycle:
                 "model_not_found", f"the model {request.model!r} is not served here", param="model"
             )
         max_tokens = request.max_tokens or self.settings.default_max_tokens
-        verdict = self._judge(workers, request, max_tokens)
+        prompt = self._counter.count(request)
+        verdict = self._judge(workers, request.model, prompt, max_tokens)
         if not workers and not self.settings.queue_without_worker:
             raise ClientError("no_worker", f"no live worker serves {request.model}", retry_after=30)
         if request.on_insufficient_memory == "fail":
             self._refuse_waiting(workers, request, verdict)
-        rec = self._new_record(request, max_tokens, verdict, now)
+        rec = self._new_record(request, prompt.likely, max_tokens, verdict, now)
         if not self.queue.submit(rec, self.settings.max_queued_jobs, self.settings.max_queued_tokens):
             jobs, tokens = self.queue.waiting()
             raise ClientError(
@@ -196,13 +199,15 @@ class Lifecycle:
         seconds = expected_wait([report.view() for report in self.workers()], model, need_bytes, tokens_ahead)
         return seconds * random.uniform(1.0, _JITTER)  # noqa: S311 - those told at once do not return at once
 
-    def _judge(self, workers: Sequence[fleet.WorkerReport], request: JobRequest, max_tokens: int) -> Verdict:
-        """Refuse what cannot fit even if its prompt is as short as its bytes allow; estimate the rest."""
+    def _judge(
+        self, workers: Sequence[fleet.WorkerReport], model: str, prompt: PromptTokens, max_tokens: int
+    ) -> Verdict:
+        """Refuse what cannot fit even if its prompt is as short as it can be; estimate the rest."""
         views = [report.view() for report in workers]
-        least = judge(views, request.model, Row(request.prompt_tokens_least, max_tokens))
+        least = judge(views, model, Row(prompt.least, max_tokens))
         if least.decision is Decision.NEVER_FITS:
             raise never_fits("this job", least.need_bytes, least.limit_bytes)
-        return judge(views, request.model, Row(request.prompt_tokens_likely, max_tokens))
+        return judge(views, model, Row(prompt.likely, max_tokens))
 
     def _refuse_waiting(
         self, workers: Sequence[fleet.WorkerReport], request: JobRequest, verdict: Verdict
@@ -221,12 +226,14 @@ class Lifecycle:
                 limit_bytes=free,
             )
 
-    def _new_record(self, request: JobRequest, max_tokens: int, verdict: Verdict, now: float) -> JobRecord:
+    def _new_record(
+        self, request: JobRequest, prompt_tokens: int, max_tokens: int, verdict: Verdict, now: float
+    ) -> JobRecord:
         meta = Meta(
             model=request.model,
             priority=request.priority,
-            work_tokens=request.prompt_tokens_likely + max_tokens,
-            prompt_tokens=request.prompt_tokens_likely,
+            work_tokens=prompt_tokens + max_tokens,
+            prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
             queue_deadline=now + request.queue_timeout if request.queue_timeout else None,
             seed=secrets.randbits(63) if request.seed is None else request.seed,

@@ -11,7 +11,7 @@ from rq.job import Job
 LASTING: Final = re.compile(
     r"rq:queues|rq:queue:[^:]+|rq:workers(:[^:]+)?|rq:clean_registries:[^:]+"
     r"|rq:(wip|finished|failed|canceled|deferred|scheduled):[^:]+"
-    r"|rq:scheduler-lock:[^:]+|tidegate:(jobs|workers|waiting|waiting:tokens|passes|deadlines|cards|card:.+)"
+    r"|rq:scheduler-lock:[^:]+|tidegate:(jobs|workers|waiting|waiting:tokens|passes|deadlines)"
 )
 """Keys that are always there: there is one of each, or one for each queue."""
 

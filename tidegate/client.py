@@ -53,9 +53,9 @@ class Client:
         """The live workers, as ``/v1/capacity`` describes them."""
         return list(self._call("GET", "/v1/capacity").get("workers", []))
 
-    def models(self) -> list[str]:
-        """The names of what is served."""
-        return [str(model["id"]) for model in self._call("GET", "/v1/models")["data"]]
+    def models(self) -> list[dict[str, Any]]:
+        """What is served, as ``/v1/models`` lists it."""
+        return list(self._call("GET", "/v1/models")["data"])
 
     def submit(self, request: dict[str, Any]) -> Job:
         """Submit a job and return it as it was accepted."""

@@ -13,7 +13,7 @@ from scheduler import settings as scheduler_settings
 from scheduler.errors import ClientError, TidegateError
 from scheduler.job import PRIORITIES, State
 from scheduler.settings import Settings
-from tidegate import programs
+from tidegate import cards, programs
 from tidegate.client import Client
 from tidegate.terminal import Terminal, summary
 from tidegate.up import up as run_up
@@ -103,7 +103,7 @@ def submit(prompt: str, model: str | None, stream: bool, as_json: bool, **fields
 
 def _first_model(client: Client) -> str:
     if models := client.models():
-        return models[0]
+        return str(models[0]["id"])
     raise TidegateError(f"{client.url} serves no model: set TIDEGATE_MODELS where it runs")
 
 
@@ -146,3 +146,34 @@ def jobs(limit: int, status: str | None, as_json: bool) -> None:
         Terminal().jobs(found)
     for job in found if as_json else ():
         click.echo(json.dumps(job))
+
+
+@main.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one model a line, as JSON.")
+@click.pass_context
+def models(context: click.Context, as_json: bool) -> None:
+    """List what is served, and whether a live worker is ready for it."""
+    if context.invoked_subcommand is not None:
+        return
+    with _client() as client:
+        found = client.models()
+    if not as_json:
+        Terminal().models(found)
+    for model in found if as_json else ():
+        click.echo(json.dumps(model))
+
+
+@models.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one card a line, as JSON.")
+def show(model: str | None, as_json: bool) -> None:
+    """Print what each worker has measured of its models, or of MODEL."""
+    with _client() as client:
+        measured = list(cards.measured(client.workers(), model))
+    if not measured:
+        raise TidegateError(f"no live worker serves {model or 'any model'}")
+    for each in measured:
+        if as_json:
+            click.echo(json.dumps(each))
+        else:
+            Terminal().out.print(cards.table(each))

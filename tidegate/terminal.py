@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,6 +59,15 @@ class Terminal:
             tokens = str(usage.get("completion_tokens", "-"))
             when = f"{created:%Y-%m-%d %H:%M:%S}"
             rows.append((job["id"], job["status"], printable(job["model"]), job["priority"], when, tokens))
+        self._columns(rows)
+
+    def models(self, models: list[dict[str, Any]]) -> None:
+        """One line a model: whether a live worker serves it."""
+        rows = [("model", "ready")]
+        rows += [(printable(model["id"]), "yes" if model["ready"] else "no") for model in models]
+        self._columns(rows)
+
+    def _columns(self, rows: Sequence[Sequence[str]]) -> None:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -25,7 +25,7 @@ from workers import gauge
 from workers.batch import ModelBatch
 from workers.engine_job import JobStep, RunningJob, make_job, packed
 from workers.guard import Action, check, youngest_of_lowest
-from workers.models import load_model
+from workers.models import load_model, prompt_shape
 from workers.probe import card_for, keep_card
 from workers.wire import Message, Receiver, Sender, WireBroken
 
@@ -154,7 +154,8 @@ class Engine:
             return
         self._batches[name] = ModelBatch(loaded, card, **self._shape)
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
-        self._send({"kind": "loaded", "model": name, "card": card.to_json(), "memory": _memory(), **seconds})
+        told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": _memory()}
+        self._send({"kind": "loaded", "model": name, **told, **seconds})
 
     def _unload(self, name: str) -> None:
         batch = self._batches.get(name)

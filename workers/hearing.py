@@ -21,6 +21,7 @@ from scheduler.settings import Settings
 from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, progress_of
 from workers.pace import Breaker, Pace
+from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
 from workers.supervisor import Supervisor
@@ -41,6 +42,7 @@ class Hearing:
         desk: the jobs in hand.
         residency: the models.
         reporting: where it counts.
+        publishing: where cards and tokenizers go.
         clock: Unix seconds.
     """
 
@@ -51,10 +53,12 @@ class Hearing:
         desk: Desk,
         residency: Residency,
         reporting: Reporting,
+        publishing: Publishing,
         clock: Callable[[], float],
     ) -> None:
         self._settings, self._supervisor, self._desk = settings, supervisor, desk
         self._residency, self._reporting, self._clock = residency, reporting, clock
+        self._publishing = publishing
         self.pace, self.breaker = Pace(time.monotonic), Breaker(time.monotonic)
         self.news = False
         """Whether something was said that the fleet should hear of now."""
@@ -112,7 +116,9 @@ class Hearing:
             if self._desk.ledger is not None:
                 self._desk.ledger.reading_bytes = message["budget_bytes"]
         elif kind == "learnt" and self._desk.ledger is not None:
-            self._desk.ledger.learn(ModelCard.from_json(message["card"]))
+            card = ModelCard.from_json(message["card"])
+            self._desk.ledger.learn(card)
+            self._publishing.learnt(card)
             self._reporting.changed()
         elif kind == "raised":
             self._on_raised(message)
@@ -140,8 +146,11 @@ class Hearing:
 
     def _on_loaded(self, message: Message) -> None:
         assert self._desk.ledger is not None
-        log.info("model loaded", model=message["model"], seconds=round(message["load_seconds"], 3))
-        self._residency.loaded(ModelCard.from_json(message["card"]), self._desk.ledger)
+        seconds = {name: round(message[name], 3) for name in ("load_seconds", "probe_seconds")}
+        log.info("model loaded", model=message["model"], **seconds)
+        card = ModelCard.from_json(message["card"])
+        self._residency.loaded(card, self._desk.ledger)
+        self._publishing.loaded(card, message["prompts"])
         self._reporting.changed()
         self.news = True
 

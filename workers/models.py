@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm import load as mlx_load
 
 from scheduler.errors import ClientError, ModelUnusable
-from scheduler.request import JobRequest
+from scheduler.request import JobRequest, Message
+from scheduler.tokenizers import SAMPLE
 
 _NO_CONTEXT_LIMIT = 1 << 20
 
@@ -85,3 +87,34 @@ def prompt_tokens(loaded: LoadedModel, request: JobRequest) -> list[int]:
         reason = f"the prompt has {len(ids):,} tokens; {loaded.name} has {loaded.context_tokens:,} positions"
         raise ClientError("invalid_request", reason, param=param)
     return ids
+
+
+def prompt_shape(loaded: LoadedModel) -> dict[str, int] | None:
+    """What the API needs beside ``tokenizer.json`` to count this model's prompts, measured on short ones.
+
+    Returns:
+        The counts of :class:`scheduler.tokenizers.PromptShape`, those of the chat template only where it takes
+        a plain conversation; None where not even a plain prompt can be counted.
+    """
+    try:
+        shape = {"sample_tokens": _length(loaded, prompt=SAMPLE)}
+    except Exception:  # noqa: BLE001 - without these counts, prompts are estimated by their bytes
+        return None
+    try:
+        one, three = (
+            _length(loaded, messages=_conversation(roles))
+            for roles in (("user",), ("user", "assistant", "user"))
+        )
+    except Exception:  # noqa: BLE001 - it has no chat template, or one that wants more than text
+        return shape
+    each = max(1, (three - one) // 2)
+    return shape | {"base_tokens": max(0, one - each), "message_tokens": each - 1}  # the letter is one token
+
+
+def _conversation(roles: Sequence[Literal["user", "assistant"]]) -> tuple[Message, ...]:
+    """Messages of one letter; empty ones are left out by some templates."""
+    return tuple(Message(role=role, content="a") for role in roles)
+
+
+def _length(loaded: LoadedModel, **prompt: Any) -> int:
+    return len(prompt_tokens(loaded, JobRequest(model=loaded.name, **prompt)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,11 +31,13 @@ class Residency:
     Args:
         sources: the served names, each with its folder or Hugging Face id.
         send: tells the engine.
+        kept_cards: what workers have measured of a model.
     """
 
     sources: dict[str, str]
     send: Callable[[Message], None]
     loading: str | None = None
+    kept_cards: Callable[[str], Sequence[ModelCard]] = lambda _: ()
     clock: Callable[[], float] = time.monotonic
     _given_up: dict[str, tuple[float, str]] = field(default_factory=dict)
     _weights: dict[str, int] = field(default_factory=dict)
@@ -85,7 +87,8 @@ class Residency:
             return False
         ledger.expect(model, need)
         self.loading = model
-        self.send({"kind": "load", "model": model, "source": self.sources[model]})
+        cards = [card.to_json() for card in self.kept_cards(model)]
+        self.send({"kind": "load", "model": model, "source": self.sources[model], "cards": cards})
         return True
 
     def fits(self, need_bytes: int, ledger: Ledger) -> bool:
@@ -152,15 +155,21 @@ class Residency:
 
 
 def weights_on_disk(source: str) -> int:
-    """Bytes of the weight files that loading will read; 0 where unknown.
+    """Bytes of the weight files that loading will read; 0 where unknown."""
+    return sum(path.stat().st_size for path in files_here(source, _WEIGHTS))
+
+
+def files_here(source: str, pattern: str) -> list[Path]:
+    """A model's files of a pattern; none where they are not on this host.
 
     Args:
         source: a folder, or a Hugging Face id, whose snapshot is looked for in the local cache alone.
+        pattern: as in a shell.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         try:
-            folder = Path(snapshot_download(source, allow_patterns=_WEIGHTS, local_files_only=True))
+            folder = Path(snapshot_download(source, allow_patterns=pattern, local_files_only=True))
         except (OSError, ValueError):  # it is not here, not whole, or no id
-            return 0
-    return sum(path.stat().st_size for path in folder.glob(_WEIGHTS))
+            return []
+    return list(folder.glob(pattern))

@@ -19,6 +19,7 @@ from scheduler.strays import mend
 from workers.claiming import Claiming
 from workers.desk import Desk, key_of
 from workers.hearing import Hearing
+from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
 from workers.supervisor import Supervisor
@@ -29,6 +30,9 @@ TICK_SECONDS: Final = 1.0
 
 _LOAD_SECONDS: Final = 3600.0
 """An engine silent for so long while it loads, which may mean to download, is replaced."""
+
+_START_SECONDS: Final = 60.0
+"""So long an engine may take to import MLX, however short the progress deadline."""
 
 _MEASURE_SECONDS: Final = 10.0
 """How often the engine reads anew what the host can give, between its steps."""
@@ -60,13 +64,21 @@ class Runner:
         self.supervisor = Supervisor(self.settings)
         self._lifecycle, self._clock = lifecycle, clock
         self._reporting = Reporting(lifecycle, name, queues, clock)
-        self._residency = Residency(self.settings.model_sources, self.supervisor.send)
+        sources = self.settings.model_sources
+        self._publishing = Publishing(lifecycle.connection, sources, clock)
+        self._residency = Residency(sources, self.supervisor.send, kept_cards=self._publishing.kept)
         holding = Holding(lifecycle.queue, name, clock)
         self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, clock)
         self._desk.patient = patient
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency)
         self._hearing = Hearing(
-            self.settings, self.supervisor, self._desk, self._residency, self._reporting, clock
+            self.settings,
+            self.supervisor,
+            self._desk,
+            self._residency,
+            self._reporting,
+            self._publishing,
+            clock,
         )
         self._next_measure = 0.0
         self._next_mend = time.monotonic() + _MEND_SECONDS
@@ -100,6 +112,7 @@ class Runner:
     def close(self) -> None:
         """End the engine and leave the fleet."""
         self.supervisor.stop()
+        self._publishing.send(())
         self._reporting.withdraw()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -211,12 +224,14 @@ class Runner:
         loading, ledger, now = self._residency.loading is not None, self._desk.ledger, time.monotonic()
         if self.running or loading or ledger is None:
             begun = loading and (self.supervisor.account.loading or not self.running)
-            self.supervisor.kill_if_silent(_LOAD_SECONDS if begun else self.settings.progress_timeout)
+            patience = _LOAD_SECONDS if begun else self.settings.progress_timeout
+            self.supervisor.kill_if_silent(max(patience, _START_SECONDS) if ledger is None else patience)
         if ledger is not None and not loading and now >= self._next_measure:
             self._next_measure = now + _MEASURE_SECONDS
             self.supervisor.send({"kind": "measure"})
         self._desk.end_unwanted()
         self._lifecycle.end_overdue()
+        self._publishing.send(self._residency.served)
         self._report()
         if not self.running and now >= self._next_mend:
             self._next_mend = now + _MEND_SECONDS

@@ -1,4 +1,4 @@
-"""What an engine's death means for the model that it was loading."""
+"""What an engine's words mean for its models: its death while it loads one, and what it learnt of one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from scheduler.blame import Failure, Fault
+from scheduler.footprint import ModelCard
 from scheduler.settings import Settings
+from tests.cards import PLAIN
 from workers.hearing import Hearing
 from workers.residency import Residency
 from workers.supervisor import Death
@@ -20,12 +22,15 @@ HELD: Any = object()
 
 @dataclass
 class Dying:
-    """A supervisor whose engine dies whenever it is heard, of what the test says."""
+    """A supervisor whose engine says what the test says, and dies when that was heard, of what the test says."""
 
+    says: list[Message] = field(default_factory=list)
     fault: Fault = Fault.BUG
     account: Any = field(default_factory=lambda: SimpleNamespace(budget_bytes=0))
 
     def receive(self) -> list[Message]:
+        if self.says:
+            return [self.says.pop(0)]
         raise WireBroken("the pipe ended")
 
     def bury(self) -> Death:
@@ -44,7 +49,7 @@ class Desk:
     def __init__(self) -> None:
         self.running: dict[str, Any] = {}
         self.granted: set[str] = set()
-        self.ledger = None
+        self.ledger: Any = None
         self.judged: list[Failure] = []
 
     def find(self, keys: list[str]) -> list[Any]:
@@ -63,10 +68,14 @@ class House:
     def __init__(self) -> None:
         self.supervisor, self.desk = Dying(), Desk()
         self.residency = Residency({"a": "a", "b": "b"}, lambda _: None)
-        reporting: Any = SimpleNamespace(count=lambda _: None)
+        reporting: Any = SimpleNamespace(count=lambda _: None, changed=lambda: None)
+        self.learnt: list[ModelCard] = []
+        publishing: Any = SimpleNamespace(learnt=self.learnt.append)
         supervisor: Any = self.supervisor
         desk: Any = self.desk
-        self.hearing = Hearing(Settings(), supervisor, desk, self.residency, reporting, lambda: 0.0)
+        self.hearing = Hearing(
+            Settings(), supervisor, desk, self.residency, reporting, publishing, lambda: 0.0
+        )
 
     def dies(self, fault: Fault, *beside: str) -> bool:
         """One death while jobs run beside; whether `b` is served afterwards."""
@@ -97,3 +106,12 @@ def test_a_model_loading_beside_jobs_is_given_up_the_second_time() -> None:
     assert house.dies(Fault.OUT_OF_MEMORY, "job_a/1")
     assert house.desk.judged[0].company == 2
     assert not house.dies(Fault.OUT_OF_MEMORY, "job_a/2")
+
+
+def test_what_an_engine_learnt_is_counted_with_and_published() -> None:
+    """The worker's account goes by the new card, and so may the fleet."""
+    house, counted = House(), list[ModelCard]()
+    house.desk.ledger = SimpleNamespace(learn=counted.append)
+    house.supervisor.says = [{"kind": "learnt", "card": PLAIN.to_json()}]
+    house.hearing.hear(more=True)
+    assert counted == house.learnt == [PLAIN]

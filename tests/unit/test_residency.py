@@ -57,7 +57,7 @@ def house(tmp_path: Path) -> House:
 def test_a_model_is_loaded_when_asked_for(house: House) -> None:
     """The engine is told, and the ledger counts the weights from then on, at first by the files' size."""
     assert house.residency.load("a", house.ledger)
-    assert house.sent == [{"kind": "load", "model": "a", "source": str(house.folder / "a")}]
+    assert house.sent == [{"kind": "load", "model": "a", "source": str(house.folder / "a"), "cards": []}]
     assert house.residency.loading == "a"
     assert house.ledger.weights_bytes == weights_on_disk(str(house.folder / "a")) > 0
     house.residency.loaded(CARD, house.ledger)

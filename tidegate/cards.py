@@ -1,0 +1,77 @@
+"""Model cards as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from scheduler.errors import gib
+from scheduler.footprint import MARGIN, ModelCard
+from scheduler.rectangles import CacheGroup
+from tidegate.terminal import printable
+
+
+def measured(workers: Iterable[dict[str, Any]], model: str | None = None) -> Iterator[dict[str, Any]]:
+    """Each worker's models with their cards, from what ``/v1/capacity`` says of workers.
+
+    Args:
+        workers: the live ones.
+        model: the only one wanted; None for all.
+    """
+    for worker in workers:
+        for served in worker["models"]:
+            if model in {None, served["id"]}:
+                yield {"worker": worker["name"], "model": served["id"], "card": served["card"]}
+
+
+def table(said: dict[str, Any]) -> Table:
+    """One worker's card of one model, a figure a line."""
+    title = Text(printable(f"{said['model']} on {said['worker']}"))
+    made = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    for name, figure in _figures(said["card"]):
+        made.add_row(Text(name), Text(printable(figure)))
+    return made
+
+
+def _figures(fields: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if fields is None:
+        yield "card", "not measured yet: the model was not loaded since the worker's engine began"
+        return
+    try:
+        card = ModelCard.from_json(fields)
+    except ValueError as error:
+        yield "card", str(error)
+        return
+    yield "weights", gib(card.weights_bytes)
+    yield from map(_cache, card.caches)
+    yield "row of logits", gib(card.logits_bytes)
+    for tokens, size in card.chunk_bytes:
+        yield f"first chunk of {tokens:,} tokens", f"{gib(size)} for a while"
+    yield (
+        "attention",
+        (
+            f"{card.attention_bytes_per_token:,.1f} B a new token, "
+            f"{card.attention_bytes_per_pair:,.2f} B a new token and key"
+        ),
+    )
+    yield "decode step", f"{gib(card.decode_bytes)} a row"
+    yield "margins", f"prefill {_margin(card.prefill_margin)}, decode {_margin(card.decode_margin)}"
+    yield "positions", f"{card.context_tokens:,} tokens"
+    yield "measured on", card.device
+    yield "fingerprint", f"{card.fingerprint or '-'} (version {card.version})"
+
+
+def _cache(group: CacheGroup) -> tuple[str, str]:
+    layers = f"{group.layers:,} layer{'s' if group.layers != 1 else ''}"
+    if group.kind == "state":
+        return "state", f"{gib(group.state_bytes)} a row in {layers}"
+    window = f", window of {group.window_tokens:,} tokens" if group.kind == "sliding" else ""
+    return f"{group.kind} cache", f"{group.bytes_per_token:,} B a token in {layers}{window}"
+
+
+def _margin(margin: float) -> str:
+    return f"× {margin:.2f}" + (" (learnt)" if margin != MARGIN else "")
