@@ -13,6 +13,7 @@ from scheduler.events import Kind
 from scheduler.footprint import ModelCard, alone_bytes, batch_bytes
 from scheduler.foresight import Row
 from scheduler.job import State
+from scheduler.tokenizers import prompts_key
 from tests.running import RunningWorker, Site, a_site
 from tests.waiting import wait_until
 
@@ -103,10 +104,11 @@ def test_what_never_fits_is_refused_at_once(roomy: Site, worker: RunningWorker, 
 def test_what_is_seen_never_to_fit_when_counted_is_told(
     roomy: Site, worker: RunningWorker, model: ModelCard, budget: int
 ) -> None:
-    """A prompt that looks short by its bytes and is long in tokens: accepted, then 413 with both numbers;
-    it computes nothing, and a fitting job behind it runs.
+    """Where no tokenizer is published, a prompt that looks short by its bytes and is long in tokens: accepted,
+    then 413 with both numbers; it computes nothing, and a fitting job behind it runs.
     """
     prompt = "x" * 3600
+    roomy.connection.delete(prompts_key("wide"))
     job_id = roomy.submit(prompt, max_tokens=10)
     behind = roomy.submit(max_tokens=3)
     rec = roomy.ended(job_id)
@@ -126,6 +128,7 @@ def test_a_job_larger_than_estimated_waits_for_room(
     """Its tokens are counted when it is claimed: where they do not fit beside what runs, it waits, and runs
     afterwards; it is not blamed, and no client sees an error.
     """
+    roomy.connection.delete(prompts_key("wide"))
     first = roomy.submit("x" * 1000, max_tokens=400)
     roomy.until_tokens([first], 1)
     assert model.weights_bytes + batch_bytes(model, [Row(1000, 400), Row(1300, 10)], CHUNK, 4) > budget
@@ -156,7 +159,7 @@ def test_a_job_that_would_rather_fail_than_wait_does(roomy: Site, worker: Runnin
 
     def refused() -> bool:
         try:
-            roomy.lifecycle.cancel(roomy.submit("x" * 3000, max_tokens=300, on_insufficient_memory="fail"))
+            roomy.lifecycle.cancel(roomy.submit("x" * 1000, max_tokens=300, on_insufficient_memory="fail"))
         except ClientError as error:
             return error.code == "insufficient_memory" and 1 <= (error.retry_after or 0) <= 120
         return False
