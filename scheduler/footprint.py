@@ -2,7 +2,7 @@
 
 What a step takes beside weights and caches, for B rows of S new tokens at a context of K::
 
-    prefill   max(B · T1(S), B · S · (b + c · K) + copies / 2)     T1 measured at a few S, b and c at long K
+    prefill   B · max(T1(S), S · (b + c · K))     T1 measured at a few S, b and c at long contexts
     decode    max(3 · B · vocabulary, copies + B · (d + c · K))
 
 The first line's maximum is over kinds of layers: they follow each other, and the largest counts. ``c`` is
@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from scheduler.foresight import Row, Step, replay
-from scheduler.rectangles import CacheGroup
+from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
 
 CARD_VERSION: Final = 2
 
@@ -135,10 +135,10 @@ def work_bytes(card: ModelCard, step: Step) -> float:
     pairs = card.attention_bytes_per_pair * keys
     if step.kind == "prefill":
         far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
-        if step.context_tokens > step.tokens:
+        if step.context_tokens > step.tokens and card.chunk_bytes[-1][0] < GROWTH_TOKENS:
             far += (
                 copied_bytes(card, step) / 2
-            )  # of a growing layer, its old values wait while its keys are used
+            )  # a growing layer's old values wait: short probes have not seen it
         return max(step.rows * chunk_bytes(card, step.tokens), far)
     return step.rows * (card.decode_bytes + pairs)
 

@@ -148,6 +148,8 @@ class _Life:
         """Waiting prompts come in where there is room."""
         fresh = self._prefill_rows - len(self.prompts.places)
         self.prompts.places += self.waiting[:fresh]
+        if fresh > 0 and self.waiting:
+            self.prompts.copied_bytes += 2 * self.prompts.layer_bytes  # as they were, and padded
         del self.waiting[:fresh]
 
     def move(self) -> Iterator[Step]:
@@ -202,6 +204,8 @@ def next_loop(
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents,
+    *,
+    regrouped: bool = False,
 ) -> tuple[int, list[Step]]:
     """What the caches hold now, and the steps of the generator's next loop.
 
@@ -212,7 +216,11 @@ def next_loop(
         prefill_rows: how many prompts are computed together at most.
         real: index and slots of the growing caches as they are, of the prompts and of the rows that decode;
             None where there are none.
+        regrouped: whether rows came or went in the loop before, so that caches are yet to be copied.
     """
     life = _Life(groups, rows, chunk_tokens, prefill_rows, real)
+    if regrouped:
+        for batch in (life.prompts, life.decoding):
+            batch.copied_bytes = 2 * batch.layer_bytes
     held = life.held_bytes
     return held, next(life.loops, [])

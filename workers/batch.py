@@ -53,7 +53,9 @@ class ModelBatch:
         self._margins = Margins()
         self._runs_ahead = mx.default_device() == mx.Device(mx.gpu)
         self._foreseen = Foreseen()
-        self._most_bytes = self._rows_then = 0
+        self._members_then: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+        self._regrouped = False
+        self._most_bytes = 0
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.peak_bytes = 0
@@ -134,14 +136,15 @@ class ModelBatch:
 
     def foresee(self) -> int:
         """What the next step can add to what is in use, in bytes."""
-        rows = sum(job.prefilled for job in self._jobs.values())
+        self._regrouped = self._regrouped or self._members != self._members_then
+        self._members_then = self._members
         self._foreseen = foresee(
             self.card,
             self.loads,
             self.chunk_tokens,
             self.prefill_rows,
             self._extents,
-            regrouped=rows != self._rows_then,
+            regrouped=self._regrouped,
         )
         return self._foreseen.growth_bytes
 
@@ -166,7 +169,7 @@ class ModelBatch:
     def _weigh(self, before_bytes: int) -> None:
         """Compare what the step took with what was foreseen; steps that make peaks teach."""
         self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
-        self._rows_then = sum(job.prefilled for job in self._jobs.values())
+        self._regrouped, self._members_then = self._members != self._members_then, self._members
         rows = max(1, len(self._jobs))
         for job in self._jobs.values():
             share = (self.peak_bytes - self.loaded.weights_bytes) // rows
@@ -184,6 +187,14 @@ class ModelBatch:
                 self._margins.note(foreseen.kind, foreseen.work_bytes, took)
 
     @property
+    def _members(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Whose prompts are computed together, and who decodes."""
+        if self._generator is None:
+            return (), ()
+        prompts, decoding = self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
+        return tuple(prompts.uids), tuple(decoding.uids)
+
+    @property
     def _extents(self) -> Extents:
         """Index and slots of the caches that grow, of prompts and of decoding rows."""
         if self._generator is None:
@@ -195,7 +206,7 @@ class ModelBatch:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
-        self._most_bytes = self._rows_then = 0
+        self._most_bytes = 0
         self._generator = None
 
     def _take(self, response: Any) -> JobStep:

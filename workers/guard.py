@@ -67,19 +67,17 @@ def foresee(
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together at most.
         real: index and slots of the caches as they are; see :func:`~scheduler.foresight.next_loop`.
-        regrouped: whether rows came or went since the last step, so that the caches are copied in it.
+        regrouped: whether rows came or went since the last step, so that the caches are copied in this one.
     """
     rows = [Row(max(1, load.length_tokens + load.prompt_left), _MANY, load.length_tokens) for load in loads]
-    held, steps = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real)
+    held, steps = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real, regrouped=regrouped)
     if not steps:
         return Foreseen()
     most = max(steps, key=lambda step: step_bytes(card, step))
-    layers = min((group.layers for group in card.caches), default=1)
-    copied = int(2 * held * card.copied_layers / layers) if regrouped and most.kind == "decode" else 0
-    grown = most.held_bytes - held + copied + int(copied_bytes(card, most)) * (most.kind == "decode")
+    grown = most.held_bytes - held + int(copied_bytes(card, most)) * (most.kind == "decode")
     alone = not regrouped and all(step is most or not step.copied_bytes for step in steps)
     teaches = alone and sum(step.kind == "decode" for step in steps) < 2  # noqa: PLR2004 - none moves
-    return Foreseen(step_bytes(card, most) - held + copied, most.kind, work_bytes(card, most), grown, teaches)
+    return Foreseen(step_bytes(card, most) - held, most.kind, work_bytes(card, most), grown, teaches)
 
 
 def check(active_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int) -> Action:

@@ -25,7 +25,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 from scheduler.errors import ModelUnusable
 from scheduler.footprint import CARD_VERSION, ModelCard
 from scheduler.foresight import Row, next_loop
-from scheduler.rectangles import CacheGroup
+from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
 from workers.models import LoadedModel
 
 _SHORT: Final = (16, 64)
@@ -34,13 +34,16 @@ _SHORT: Final = (16, 64)
 _LONG: Final = 256
 """Probed with the engine's own chunk where the time allows."""
 
-_CONTEXT_TOKENS: Final = 8192
+_LONG_COST: Final = 5
+"""Times its tokens that a length costs: its first chunk, and one at each of two long contexts."""
+
+_CONTEXT_TOKENS: Final = 4096
 """The longest context laid out, where memory allows."""
 
 _CONTEXT_SHARE: Final = 8
 """Of the free memory, what a laid-out context may take."""
 
-_FLOOR_SECONDS: Final = 0.5
+_FLOOR_SECONDS: Final = 1.0
 """A probe may take half of the time that loading took, and so long in any case."""
 
 
@@ -67,13 +70,15 @@ def measure(
     started = time.monotonic()
     groups = cache_groups(loaded)
     points: dict[int, int] = {}
+    pace = 0.0
     for tokens in sorted({*_SHORT, _LONG, chunk_tokens}):
         began = time.monotonic()
-        spent, pace = began - started, _pace(points, started, began)
-        if tokens > _SHORT[-1] and spent + tokens * pace > max(_FLOOR_SECONDS, load_seconds / 2):
+        spent = began - started + _LONG_COST * tokens * pace
+        if tokens > _SHORT[-1] and spent > max(_FLOOR_SECONDS, load_seconds / 2):
             break
         points[tokens] = _run(loaded, [0] * (tokens + 1), tokens, steps=1)[0]
-    per_token, per_pair = _attention(loaded, groups, room_bytes)
+        pace = (time.monotonic() - began) / tokens
+    per_token, per_pair = _attention(loaded, groups, max(points), room_bytes)
     decode = _run(loaded, [0] * (_SHORT[0] + 1), _SHORT[0], steps=5)[-1]
     copied = _copied_layers(loaded, groups, decode, room_bytes)
     mx.clear_cache()
@@ -90,11 +95,6 @@ def measure(
         context_tokens=loaded.context_tokens,
         copied_layers=copied,
     )
-
-
-def _pace(points: Iterable[int], started: float, now: float) -> float:
-    """Seconds a token, by what was probed so far."""
-    return (now - started) / max(1, sum(points))
 
 
 def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
@@ -150,8 +150,14 @@ def _flat(caches: list[Any]) -> list[Any]:
     return flat
 
 
-def _attention(loaded: LoadedModel, groups: Sequence[CacheGroup], room_bytes: int) -> tuple[float, float]:
-    """Bytes per new token, and per new token and key: the line through two long contexts."""
+def _attention(
+    loaded: LoadedModel, groups: Sequence[CacheGroup], chunk: int, room_bytes: int
+) -> tuple[float, float]:
+    """Bytes per new token, and per new token and key: the line through a chunk at two long contexts.
+
+    The chunk is the longest that there was time for: where something takes memory by the context alone, as
+    latent attention does, a shorter one makes this too large.
+    """
     longest = max(
         (group.window_tokens or _CONTEXT_TOKENS for group in groups if group.kind != "state"), default=0
     )
@@ -159,15 +165,13 @@ def _attention(loaded: LoadedModel, groups: Sequence[CacheGroup], room_bytes: in
     if not longest or not per_slot:
         return 0.0, 0.0
     far = min(longest, max(512, room_bytes // _CONTEXT_SHARE // per_slot))
-    chunk = _SHORT[0]
-    peaks = []
-    for context in (far // 2, far):
-        prompt = [0] * (2 * chunk + 1)
-        peaks.append(_run(loaded, prompt, chunk, steps=2, caches=_filled(loaded, context))[-1])
-    near, more = peaks
+    chunks = 1 if chunk >= GROWTH_TOKENS else 2  # a short one's first makes the caches grow, as few do
+    near, more = (
+        _run(loaded, [0] * (chunks * chunk + 1), chunk, steps=chunks, caches=_filled(loaded, context))[-1]
+        for context in (far // 2, far)
+    )
     per_pair = max(0.0, (more - near) / (chunk * (far - far // 2)))
-    keys = far + 2 * chunk
-    return more / chunk - per_pair * keys, per_pair
+    return more / chunk - per_pair * (far + chunks * chunk), per_pair
 
 
 def _copied_layers(

@@ -30,7 +30,7 @@ ROWS: dict[str, list[tuple[int, int]]] = {
 def measured(folder: Path, chunk: int, shapes: dict[str, list[tuple[int, int]]]) -> list[tuple[str, Case]]:
     """Each batch's footprint, foreseen and measured."""
     loaded = load_model("wide", str(folder))
-    card = measure(loaded, "cpu", chunk_tokens=chunk)
+    card = measure(loaded, "cpu", chunk_tokens=chunk, load_seconds=60)  # time for every probe
     batch = ModelBatch(loaded, card, chunk_tokens=chunk, prefill_rows=4, max_batch=8)
     return [
         (name, run_case(batch, card, loaded, [Row(*job) for job in jobs])) for name, jobs in shapes.items()

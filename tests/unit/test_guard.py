@@ -78,7 +78,9 @@ def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
     work = int(300 * MARGIN) + (1 << 16)
     assert growth(*[DECODES] * 3, room=1) == work
     assert growth(*[DECODES] * 3, room=0) == 3 * 256 * 10 + int(3 * 276 * 5 * 1.02 + 300 * MARGIN) + (1 << 16)
-    assert growth(*[DECODES] * 3, room=1, regrouped=True) == work + 3 * 21 * 10
+    assert growth(*[DECODES] * 3, room=1, regrouped=True) == int(3 * 21 * 10 * 1.02 + 300 * MARGIN) + (
+        1 << 16
+    )
 
 
 def test_what_a_step_will_take_is_told_apart() -> None:
