@@ -136,6 +136,8 @@ def test_a_job_larger_than_estimated_waits_for_room(
     assert roomy.text(first) and roomy.text(second)
     kinds = [event.kind for event in roomy.events(second)]
     assert kinds.count(Kind.STARTED) == kinds.count(Kind.REQUEUED) + 1
+    ratio = roomy.get(first).meta.footprint_ratio or 0  # of a job large beside masks and positions
+    assert 0.9 < ratio < 1.8
     begun = next(event.number for event in roomy.events(second) if event.kind is Kind.DELTA)
     assert begun and roomy.get(second).meta.failures == 0
 
