@@ -136,9 +136,8 @@ def work_bytes(card: ModelCard, step: Step) -> float:
     if step.kind == "prefill":
         far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
         if step.context_tokens > step.tokens and card.chunk_bytes[-1][0] < GROWTH_TOKENS:
-            far += (
-                copied_bytes(card, step) / 2
-            )  # a growing layer's old values wait: short probes have not seen it
+            # Of a growing layer the old values wait, which short probes have not seen.
+            far += copied_bytes(card, step) / 2
         return max(step.rows * chunk_bytes(card, step.tokens), far)
     return step.rows * (card.decode_bytes + pairs)
 

@@ -150,13 +150,13 @@ class Ledger:
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
-        if self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row) > self.budget_bytes:
+        need = self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row)
+        if need > self.budget_bytes:
             return False
         if not self.holders:
             return True
         room = self.budget_bytes if self.reading_bytes is None else min(self.budget_bytes, self.reading_bytes)
-        working = room * self.working_share(now_seconds)
-        return self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row) <= working
+        return need <= room * self.working_share(now_seconds)
 
     def reserve(self, holder: Holder, model: str, row: Row) -> None:
         """Hold memory for a job, evicting reclaimable cache from the account where needed.

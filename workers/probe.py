@@ -1,8 +1,9 @@
 """Measuring a model's card: one token for its caches, a few chunks for what steps take.
 
 Measured with the batch generator that jobs will run in, under the memory limit that the engine runs with: a
-device may run ahead of what is freed while there is room, so that this is the most that a step takes. A long context is not computed but laid out:
-a cache filled with zeros costs no time, and the chunk that follows attends to it as to any other.
+device may run ahead of what is freed while there is room, so that this is the most that a step takes. A long
+context is not computed but laid out: a cache filled with zeros costs no time, and the chunk that follows
+attends to it as to any other.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import mlx.core as mx
-from huggingface_hub import snapshot_download
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
@@ -27,6 +27,7 @@ from scheduler.footprint import CARD_VERSION, ModelCard
 from scheduler.foresight import Row, next_loop
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
 from workers.models import LoadedModel
+from workers.residency import files_here
 
 _SHORT: Final = (16, 64)
 """Chunk lengths that are always probed: a CPU computes them at some hundred tokens a second."""
@@ -88,7 +89,7 @@ def measure(
         weights_bytes=loaded.weights_bytes,
         caches=groups,
         logits_bytes=loaded.vocabulary * 4,
-        chunk_bytes=tuple(sorted(points.items())),
+        chunk_bytes=tuple(points.items()),
         attention_bytes_per_token=per_token,
         attention_bytes_per_pair=per_pair,
         decode_bytes=decode,
@@ -274,11 +275,7 @@ def _on_disk(folder: Path, fingerprint: str) -> dict[str, Any]:
 
 def fingerprint_of(source: str, device: str, chunk_tokens: int) -> str:
     """Of a model's files as they are loaded, MLX's version and the device; the same on another host."""
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        folder = Path(snapshot_download(source, local_files_only=True))
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors"})
-    config = (folder / "config.json").read_text()
-    sizes = [(path.name, path.stat().st_size) for path in files if path.suffix == ".safetensors"]
+    (config,) = (path.read_text() for path in files_here(source, "config.json"))
+    sizes = sorted((path.name, path.stat().st_size) for path in files_here(source, "*.safetensors"))
     parts = [CARD_VERSION, config, sizes, version("mlx"), version("mlx-lm"), device, chunk_tokens]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
