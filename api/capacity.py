@@ -9,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from api.answers import answer
-from api.schemas import Capacity
+from api.schemas import Capacity, NoQuery
 from api.services import services
 from api.spec import ERRORS
 from scheduler.fleet import WorkerReport
@@ -24,7 +24,7 @@ _SAID: Final = (
 
 
 @routes.get("/v1/capacity", responses={200: Capacity})
-def get_capacity() -> Response:
+def get_capacity(query: NoQuery) -> Response:  # noqa: ARG001 (that there is none)
     """Tell what every live worker may use, holds and serves, and how much waits."""
     lifecycle = services().lifecycle
     jobs, tokens = lifecycle.queue.waiting()

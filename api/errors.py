@@ -7,19 +7,18 @@ from http import HTTPStatus
 from typing import NoReturn
 
 import structlog
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from pydantic import ValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from api.answers import answer
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.request import invalid_request
 
 _CODES = {
-    404: "not_found",
     405: "method_not_allowed",
     413: "body_too_large",
     415: "unsupported_media_type",
@@ -54,13 +53,14 @@ def install(app: Flask) -> None:
     """Answer every error of the application in the one form."""
     app.register_error_handler(ClientError, error_answer)
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(NotFound, _no_route)
     for kind in (StoreUnavailable, RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError):
         app.register_error_handler(kind, lambda error: error_answer(_store_error(error)))
     app.register_error_handler(Exception, _bug)
 
 
 def _http_error(error: HTTPException) -> Response:
-    """What Flask and Werkzeug refuse by themselves: unknown routes, methods, broken requests."""
+    """What Flask and Werkzeug refuse by themselves: methods, broken requests."""
     status = error.code or 500
     if status < HTTPStatus.BAD_REQUEST:
         return Response(error.get_response().get_data(), status, error.get_headers())
@@ -71,6 +71,11 @@ def _http_error(error: HTTPException) -> Response:
     if "valid_methods" in vars(error):
         said.headers["Allow"] = ", ".join(sorted(vars(error)["valid_methods"] or ()))
     return said
+
+
+def _no_route(_: NotFound) -> Response:
+    """Only routing raises it: what a route does not find is a `ClientError`."""
+    return error_answer(ClientError("not_found", f"no such route: {request.method} {request.path[:256]}"))
 
 
 def _store_error(error: Exception) -> ClientError:

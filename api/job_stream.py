@@ -26,7 +26,8 @@ def follow_job(path: JobPath, query: StreamQuery) -> Response:
     """Follow a job's events.
 
     They start after `Last-Event-ID`, which a browser sends when it reconnects, or else after `?after=N`, or
-    with the first. The last one is named as the job's final status and has the job as its data; `[DONE]`
+    with the first. A `delta` always has `text`, which may be empty, and where there is any `reasoning` and
+    `logprobs`. The last event is named as the job's final status and has the job as its data; `[DONE]`
     follows. A stream that breaks off changes nothing about the job.
     """
     here = services()

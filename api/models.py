@@ -13,6 +13,7 @@ from api.schemas import ModelAnswer, ModelList, ModelPath
 from api.services import services
 from api.spec import ERRORS
 from scheduler.errors import ClientError
+from scheduler.fleet import ready_models
 
 routes = APIBlueprint("models", __name__, abp_tags=[Tag(name="openai")], abp_responses=ERRORS)
 
@@ -34,8 +35,8 @@ def get_model(path: ModelPath) -> Response:
 
 
 def _ready() -> set[str]:
-    """The models that a live worker serves."""
-    return {name for report in services().lifecycle.workers() for name in report.served}
+    """The models that a live worker takes jobs for."""
+    return ready_models(services().lifecycle.workers())
 
 
 def _model(name: str, ready: set[str]) -> dict[str, Any]:

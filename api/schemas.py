@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 Priority = Literal["interactive", "standard", "batch"]
 JobId = Annotated[str, Field(pattern="^job_[0-9a-z]{26}$", examples=["job_01jd3x0v5f8k2m4n6p8r0s2t4v"])]
 Seconds = Annotated[float, Field(ge=0, le=60)]
-EventNumber = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("not the number of an event")
+    return value
+
+
+EventNumber = Annotated[int, BeforeValidator(_digits), Field(ge=0, le=(1 << 63) - 1)]
+"""Digits alone, as it was sent: Python would also read ``1_0``, ``+1`` and spaces around a number."""
 
 
 class ErrorDetail(BaseModel):
@@ -187,6 +196,10 @@ class Capacity(BaseModel):
 
 class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(_Query):
+    """No parameters."""
 
 
 class JobPath(BaseModel):

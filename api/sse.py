@@ -87,9 +87,10 @@ def job_stream(here: Services, job_id: str, after: int, gone: Gone) -> Iterator[
 
 
 def _wire_data(here: Services, job_id: str, event: LoggedEvent) -> dict[str, Any]:
-    """What clients see of an event: no token ids; the job itself where it ended."""
+    """What clients see of an event: no token ids; text in every delta; the job itself where it ended."""
     if event.ends:
         return here.lifecycle.view(here.lifecycle.get(job_id))
     if event.kind is Kind.DELTA:
-        return {name: event.data[name] for name in ("text", "reasoning", "logprobs") if name in event.data}
+        said = {name: event.data[name] for name in ("reasoning", "logprobs") if name in event.data}
+        return {"text": event.data.get("text", "")} | said
     return {name: value for name, value in event.data.items() if name != "tokens"}

@@ -11,6 +11,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from api.presence import Gone
+from api.reader import TICK_SECONDS
 from api.services import Services
 from scheduler.errors import StoreUnavailable
 from scheduler.events import Kind, LoggedEvent, last_number
@@ -51,7 +52,7 @@ def await_job(
         rec: the job as it was last read.
         seconds: how long at most.
         enough: asked after each event that moves a job.
-        gone: whether the client is there no more.
+        gone: whether the client is there no more; asked in silence, and each tick of a job that talks.
 
     Returns:
         The job as it then is.
@@ -61,11 +62,13 @@ def await_job(
     rec = here.lifecycle.get(rec.id)
     if seconds <= 0 or rec.state in TERMINAL or enough(rec):
         return rec
+    look_at = time.monotonic() + TICK_SECONDS
     for event in watch(here, rec.id, number, until):
-        if event is None:
+        if event is None or time.monotonic() >= look_at:
             if gone():
                 break
-        elif event.kind is not Kind.DELTA:
+            look_at = time.monotonic() + TICK_SECONDS
+        if event is not None and event.kind is not Kind.DELTA:
             rec = here.lifecycle.get(rec.id)
             if rec.state in TERMINAL or enough(rec):
                 return rec

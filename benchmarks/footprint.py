@@ -188,7 +188,7 @@ def run_case(batch: ModelBatch, probed: ModelCard, loaded: LoadedModel, rows: li
     limit = mx.set_memory_limit(before + foreseen[1])  # as on a worker whose budget the batch fills
     while len(batch):
         batch.foresee()
-        batch.step()
+        batch.step(before + foreseen[1])
         peak = max(peak, batch.peak_bytes)
         kv_peak = max(kv_peak, batch.cache_bytes)
     mx.set_memory_limit(limit)

@@ -34,18 +34,27 @@ class Fault(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed attempt: what it was, whether its process died, how many ran, what was seen."""
+    """A failed attempt: what it was, whether its process died, how many ran.
+
+    Nothing here is what MLX or a process said: that may name the operator's folders, and is logged.
+    """
 
     fault: Fault
     died: bool
     company: int
-    detail: str
+    exit_name: str = ""
+    """How its process ended, where it died: a signal, or an exit code."""
     limit_bytes: int = 0
 
     @property
     def memory(self) -> bool:
         """Whether memory ran out."""
         return self.fault in {Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT}
+
+    @property
+    def words(self) -> str:
+        """What clients are told of it: ``SIGSEGV, bug``."""
+        return ", ".join(filter(None, (self.exit_name, self.fault.value.replace("_", " "))))
 
 
 def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: float) -> Meta | ClientError:
@@ -62,7 +71,7 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
         return replace(meta, suspicions=suspicions, alone=alone)
     if failure.fault is Fault.BUFFER_TOO_LARGE:
         need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
-        message = f"this job needs a buffer larger than the device takes: {failure.detail}"
+        message = "this job needs a buffer larger than the device takes"
         return ClientError("memory_never_fits", message, estimated_bytes=need, limit_bytes=limit)
     failures = meta.failures + 1
     if failures < max_attempts:
@@ -78,8 +87,8 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
         )
     if failure.fault is Fault.GPU_TIMEOUT:
         return ClientError(
-            "engine_timeout", f"the engine made no progress: {failure.detail}", retry_after=retry_after
+            "engine_timeout", f"the engine made no progress ({failure.words})", retry_after=retry_after
         )
     if failure.died:
-        return ClientError("worker_killed", f"the job ended its engine {failures} times: {failure.detail}")
-    return ClientError("internal_error", f"generation failed {failures} times: {failure.detail}")
+        return ClientError("worker_killed", f"the job ended its engine {failures} times ({failure.words})")
+    return ClientError("internal_error", f"generation failed {failures} times ({failure.words})")

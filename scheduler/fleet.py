@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
+import structlog
+from pydantic import FiniteFloat, TypeAdapter
 from redis import Redis
 
 from scheduler.admission import WorkerView
-from scheduler.footprint import ModelCard
+from scheduler.footprint import CARD_VERSION, ModelCard
+from scheduler.job import PRIORITIES
+
+log = structlog.get_logger(__name__)
 
 WORKERS_KEY: Final = "tidegate:workers"
 
@@ -34,11 +41,6 @@ class RunningReport:
     model: str
     reserved_bytes: int
     remaining_tokens: int
-
-    @classmethod
-    def parse(cls, row: dict[str, Any]) -> RunningReport:
-        """Read one; fields of later versions are dropped."""
-        return cls(**{name: value for name, value in row.items() if name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,17 @@ class WorkerReport:
     served: tuple[str, ...]
     cards: dict[str, dict[str, Any]]
     running: tuple[RunningReport, ...] = ()
-    tokens_per_second: float = 0.0
+    tokens_per_second: FiniteFloat = 0.0
     queues: tuple[str, ...] = ()
+    """RQ's queues that it listens to."""
     counters: dict[str, int] = field(default_factory=dict)
-    footprint_ratios: dict[str, float] = field(default_factory=dict)
+    footprint_ratios: dict[str, FiniteFloat] = field(default_factory=dict)
     """``min``, ``median`` and ``max`` of foreseen over measured peaks, of the last jobs."""
-    updated_at: float = 0.0
+    updated_at: FiniteFloat = 0.0
+
+    def takes(self, model: str, priority: str) -> bool:
+        """Whether it runs jobs of a class for a model."""
+        return model in self.served and priority in self.queues
 
     def dump(self) -> str:
         """As JSON."""
@@ -76,11 +83,15 @@ class WorkerReport:
 
     @classmethod
     def parse(cls, text: bytes) -> WorkerReport:
-        """Read what :meth:`dump` wrote; fields of later versions are dropped."""
-        fields = {name: value for name, value in json.loads(text).items() if name in cls.__slots__}
-        fields["running"] = tuple(RunningReport.parse(row) for row in fields.get("running", ()))
-        fields["served"], fields["queues"] = tuple(fields["served"]), tuple(fields.get("queues", ()))
-        return cls(**fields)
+        """Read what :meth:`dump` wrote; fields of later versions are dropped.
+
+        Raises:
+            ValueError: it is no report, or lacks fields of this version.
+        """
+        try:
+            return _REPORT.validate_python(json.loads(text))
+        except RecursionError:
+            raise ValueError("the report is nested too deeply") from None
 
     def view(self) -> WorkerView:
         """The report as admission reads it."""
@@ -100,6 +111,15 @@ class WorkerReport:
         )
 
 
+_REPORT: Final = TypeAdapter(WorkerReport)  # whoever writes to the server may have written it
+_CARD: Final = TypeAdapter(ModelCard)
+
+
+def ready_models(workers: Iterable[WorkerReport]) -> set[str]:
+    """The models for which some worker runs jobs of some class."""
+    return {model for each in workers if {*PRIORITIES} & {*each.queues} for model in each.served}
+
+
 def report(connection: Redis, worker: WorkerReport, lease_seconds: float) -> None:
     """Publish a report; it lapses, and the worker's jobs with it, unless repeated in time."""
     pipeline = connection.pipeline(transaction=False)
@@ -117,14 +137,26 @@ def withdraw(connection: Redis, name: str) -> None:
 
 
 def live_workers(connection: Redis) -> list[WorkerReport]:
-    """Every worker whose report has not lapsed, by name."""
+    """Every worker whose report has not lapsed, by name; those whose reports cannot be read are left out."""
     members: Any = connection.smembers(WORKERS_KEY)
-    names = sorted(member.decode() for member in members)
+    names = sorted(member.decode(errors="replace") for member in members)
     texts: Any = connection.mget([worker_key(name) for name in names]) if names else []
     lapsed = [name for name, text in zip(names, texts, strict=True) if text is None]
     if lapsed:
         connection.srem(WORKERS_KEY, *lapsed)
-    return [WorkerReport.parse(text) for text in texts if text is not None]
+    found: list[WorkerReport] = []
+    for name, text in zip(names, texts, strict=True):
+        if text is not None:
+            try:
+                found.append(WorkerReport.parse(text))
+            except ValueError as error:
+                _complain(name, " ".join(str(error).split())[:300])
+    return found
+
+
+@lru_cache(256)  # the fleet is read twice a second: each is told of once
+def _complain(name: str, reason: str) -> None:
+    log.warning("a worker's report cannot be read", worker=name, reason=reason)
 
 
 def is_alive(connection: Redis, name: str) -> bool:
@@ -136,6 +168,7 @@ def _readable(cards: dict[str, dict[str, Any]]) -> dict[str, ModelCard]:
     """The cards of this version; a model with another's counts as not measured yet."""
     found: dict[str, ModelCard] = {}
     for model, card in cards.items():
-        with contextlib.suppress(ValueError):
-            found[model] = ModelCard.from_json(card)
+        if card.get("version") == CARD_VERSION:
+            with contextlib.suppress(ValueError):
+                found[model] = _CARD.validate_python(card)
     return found

@@ -15,7 +15,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, ClassVar, Final
+
+from pydantic import ConfigDict, TypeAdapter
 
 from scheduler.foresight import Row, Step, replay
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
@@ -75,6 +77,8 @@ class ModelCard:
     fingerprint: str = ""
     version: int = CARD_VERSION
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
     def __post_init__(self) -> None:
         lengths = [tokens for tokens, _ in self.chunk_bytes]
         if not lengths or lengths != sorted(set(lengths)) or lengths[0] < 1:
@@ -89,16 +93,16 @@ class ModelCard:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: the card is of another version or lacks a field.
+            ValueError: the card is of another version, lacks a field or has one of another type.
         """
         if fields.get("version") != CARD_VERSION:
             raise ValueError(f"a model card of version {fields.get('version')!r}; this is {CARD_VERSION}")
-        try:
-            caches = tuple(CacheGroup(**group) for group in fields["caches"])
-            points = tuple((int(tokens), int(size)) for tokens, size in fields["chunk_bytes"])
-            return cls(**{**fields, "caches": caches, "chunk_bytes": points})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a model card: {error}") from None
+        return _reader().validate_python(fields)
+
+
+@lru_cache(maxsize=1)
+def _reader() -> TypeAdapter[ModelCard]:
+    return TypeAdapter(ModelCard)
 
 
 def fitted(card: ModelCard, row: Row) -> Row:
@@ -137,7 +141,7 @@ def work_bytes(card: ModelCard, step: Step) -> float:
         far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
         if step.context_tokens > step.tokens and card.chunk_bytes[-1][0] < GROWTH_TOKENS:
             # Of a growing layer the old values wait, which short probes have not seen.
-            far += copied_bytes(card, step) / 2
+            far += copied_bytes(card, step)
         return max(step.rows * chunk_bytes(card, step.tokens), far)
     return step.rows * (card.decode_bytes + pairs)
 

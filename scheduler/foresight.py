@@ -19,6 +19,10 @@ _LATE_TOKENS: Final = 16
 """How far a row may have gone on since its progress was told."""
 
 
+_CUT: Final = 4
+"""Layers that cutting rows and their padding off takes at most, where a copy takes one; measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One job's place in a batch, in tokens.
@@ -91,7 +95,7 @@ class _Life:
                 batch.copied_bytes = 0
                 if extent is not None:
                     batch.reach(*extent)
-        self._before_bytes = self.held_bytes
+        self.evaluated_bytes = self.held_bytes
 
     def _enter(self, row: Row) -> None:
         """Where a row is by what it has computed."""
@@ -121,7 +125,7 @@ class _Life:
         return self.prompts.held_bytes + self.decoding.held_bytes
 
     def _step(self, kind: Kind, batch: Batch, tokens: int, held_bytes: int) -> Step:
-        before, self._before_bytes = self._before_bytes, held_bytes
+        before, self.evaluated_bytes = self.evaluated_bytes, held_bytes
         copied, batch.copied_bytes = batch.copied_bytes, 0
         kept = 0 if batch is self.decoding else len(self.decoding.places)
         most = max(before, held_bytes)
@@ -176,6 +180,8 @@ class _Life:
             return
         parts = [min(place.prompt - 1, self._chunk_tokens) for place in self.prompts.places]
         self.prompts.advance(max(parts))
+        if min(parts) < max(parts):
+            self.prompts.roll()
         for place, part in zip(self.prompts.places, parts, strict=True):
             place.prompt, place.length = place.prompt - part, place.length + part
         yield self._step("prefill", self.prompts, max(parts), self.held_bytes)
@@ -198,16 +204,40 @@ def replay(
         yield from steps
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a loop leaves to the next.
+
+    ``memory_bytes`` are the caches that were evaluated; rows that came or went since are copied only with the
+    next step. ``held_bytes`` are the caches then, of the prompts and of the rows that decode; ``copied_bytes``
+    what evaluating them copies of a layer.
+    """
+
+    memory_bytes: int = 0
+    held_bytes: tuple[int, int] = (0, 0)
+    copied_bytes: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """The steps of one loop of the generator; the caches' bytes in memory before it, and what it leaves."""
+
+    steps: list[Step]
+    before_bytes: int
+    left: Left
+
+
 def next_loop(
     groups: Sequence[CacheGroup],
     rows: Sequence[Row],
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents,
+    left: Left | None = None,
     *,
-    regrouped: bool = False,
-) -> tuple[int, list[Step]]:
-    """What the caches hold now, and the steps of the generator's next loop.
+    cut: bool = False,
+) -> Loop:
+    """The generator's next loop.
 
     Args:
         groups: the model's caches.
@@ -216,11 +246,19 @@ def next_loop(
         prefill_rows: how many prompts are computed together at most.
         real: index and slots of the growing caches as they are, of the prompts and of the rows that decode;
             None where there are none.
-        regrouped: whether rows came or went in the loop before, so that caches are yet to be copied.
+        left: by the loop before; where it is not given, everything was evaluated.
+        cut: whether rows went since that the loop before could not know of.
     """
     life = _Life(groups, rows, chunk_tokens, prefill_rows, real)
-    if regrouped:
-        for batch in (life.prompts, life.decoding):
-            batch.copied_bytes = 2 * batch.layer_bytes
-    held = life.held_bytes
-    return held, next(life.loops, [])
+    batches = (life.prompts, life.decoding)
+    left = left or Left(life.held_bytes)
+    # A batch that has no row left is let go at once.
+    gone = sum(held for batch, held in zip(batches, left.held_bytes, strict=True) if not batch.places)
+    before = life.evaluated_bytes = max(0, left.memory_bytes - gone)
+    for batch, copied in zip(batches, left.copied_bytes, strict=True):
+        batch.copied_bytes = max(copied, _CUT * batch.layer_bytes if cut else 0) if batch.places else 0
+    steps = next(life.loops, [])
+    prompts, decoding = ((batch.held_bytes, batch.copied_bytes) for batch in batches)
+    return Loop(
+        steps, before, Left(life.evaluated_bytes, (prompts[0], decoding[0]), (prompts[1], decoding[1]))
+    )

@@ -16,13 +16,13 @@ from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.events import Kind, LoggedEvent, read_events
 from scheduler.fleet import is_alive
 from scheduler.job import Lease, State
 from scheduler.ledger import Holder
 from scheduler.queue import JobQueue
-from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome
+from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome, is_ours
 from scheduler.swap import Swap
 
 
@@ -87,11 +87,14 @@ class Holding:
         """Take a waiting job; None where another was first.
 
         Args:
-            rec: the job as it waits.
+            rec: the job as it waits; its request is read here where it lacks.
             meta: its fields for this attempt; the attempt's number and times are filled in here.
             passed: jobs that it passes over.
         """
         now = self._clock()
+        whole = self._whole(rec)
+        if whole is None:
+            return None
         logged = read_events(self._queue.connection, rec.id)
         lease = Lease(self._worker, _attempts(rec, logged) + 1)
         meta = replace(
@@ -99,7 +102,7 @@ class Holding:
         )
         number = logged[-1].number if logged else 1
         held = Held(
-            replace(rec, meta=meta, state=State.IN_PROGRESS, lease=str(lease)), number, claimed_at=now
+            replace(whole, meta=meta, state=State.IN_PROGRESS, lease=str(lease)), number, claimed_at=now
         )
         held.tokens = [token for event in logged for token in event.data.get("tokens", ())]
         held.logprobs = [entry for event in logged for entry in event.data.get("logprobs", ())]
@@ -109,6 +112,16 @@ class Holding:
         except StoreUnavailable:
             won = self._queue.fetch(rec.id).lease == str(lease)
         return held if won else None
+
+    def _whole(self, rec: JobRecord) -> JobRecord | None:
+        """The job with its request; None where it is gone, or its request is not one to run."""
+        if rec.envelope:
+            return rec
+        try:
+            envelope = self._queue.envelope(rec.id)
+        except ClientError:
+            return None
+        return replace(rec, envelope=envelope) if is_ours(envelope) else None
 
     def write(self, progress: Sequence[Progress]) -> list[Held]:
         """Write a step of the whole batch in one round trip.
@@ -197,7 +210,7 @@ def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[
         registry = StartedJobRegistry(name, connection, serializer=JSONSerializer)
         entries: Any = connection.zrange(registry.key, 0, -1)
         started = [entry.decode().split(":")[0] for entry in entries]
-        for rec in queue.fetch_many(started) if started else ():
+        for rec in queue.headings(started):
             if rec.lease is None or rec.state is not State.IN_PROGRESS:
                 continue
             owner = Lease.parse(rec.lease).worker

@@ -10,8 +10,8 @@ from typing import Final
 from scheduler.footprint import MARGIN, ModelCard
 from scheduler.foresight import Kind
 
-_STEPS_KEPT: Final = 128
-_STEPS_ENOUGH: Final = 16
+_STEPS_KEPT: Final = 64
+_STEPS_ENOUGH: Final = 8
 """Before so many were seen, a margin is not lowered."""
 
 _REST: Final = 1.02

@@ -17,7 +17,8 @@ from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
 from scheduler.foresight import Row
 from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
-from scheduler.queue import JOBS_KEY, JobQueue
+from scheduler.positions import refuse_overlong
+from scheduler.queue import JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
 from scheduler.request import JobRequest
 from scheduler.settings import Settings
@@ -63,20 +64,23 @@ class Lifecycle:
         """Accept a job into its queue.
 
         Raises:
-            ClientError: ``model_not_found``, ``memory_never_fits``, ``no_worker``, ``queue_full``,
-                ``insufficient_memory`` (the request would rather fail than wait).
+            ClientError: ``model_not_found``, ``invalid_request`` (more prompt than the model has positions),
+                ``memory_never_fits``, ``no_worker``, ``queue_full``, ``insufficient_memory`` (the request
+                would rather fail than wait).
         """
         now = self._clock()
-        workers = [report for report in self.workers() if request.model in report.served]
-        if not workers and request.model not in self.settings.model_sources:
+        if request.model not in self.models():
             raise ClientError(
                 "model_not_found", f"the model {request.model!r} is not served here", param="model"
             )
+        workers = self.takers(request.model, request.priority)
         max_tokens = request.max_tokens or self.settings.default_max_tokens
         prompt = self._counter.count(request)
+        refuse_overlong(self._counter, request, prompt, [report.view() for report in workers])
         verdict = self._judge(workers, request.model, prompt, max_tokens)
         if not workers and not self.settings.queue_without_worker:
-            raise ClientError("no_worker", f"no live worker serves {request.model}", retry_after=30)
+            reason = f"no live worker takes {request.priority} jobs for {request.model}"
+            raise ClientError("no_worker", reason, retry_after=30)
         if request.on_insufficient_memory == "fail":
             self._refuse_waiting(workers, request, verdict)
         rec = self._new_record(request, prompt.likely, max_tokens, verdict, now)
@@ -86,7 +90,7 @@ class Lifecycle:
                 "queue_full",
                 f"{jobs:,} jobs with {tokens:,} tokens of work wait; "
                 f"at most {self.settings.max_queued_jobs:,} and {self.settings.max_queued_tokens:,} may",
-                retry_after=self.wait_seconds(request.model, 0, rec.meta.work_tokens),
+                retry_after=self.wait_seconds(request.model, 0, rec.meta.work_tokens, request.priority),
             )
         return rec
 
@@ -106,7 +110,7 @@ class Lifecycle:
     def end_overdue(self) -> list[str]:
         """End every waiting job whose ``queue_timeout`` has passed; their ids."""
         now = self._clock()
-        late = self.queue.fetch_many(self.queue.overdue(now))
+        late = self.queue.headings(self.queue.overdue(now))
         return [rec.id for rec in late if rec.overdue(now) and self.end_waiting(rec, overdue_outcome(rec))]
 
     def view(self, rec: JobRecord) -> dict[str, Any]:
@@ -116,7 +120,7 @@ class Lifecycle:
         position = self.queue.position(rec)
         jobs, tokens = self.queue.waiting()
         ahead = int(tokens * max(0, (position or 1) - 1) / max(1, jobs))
-        eta = self.wait_seconds(rec.meta.model, rec.meta.estimated_bytes or 0, ahead)
+        eta = self.wait_seconds(rec.meta.model, rec.meta.estimated_bytes or 0, ahead, rec.meta.priority)
         return rec.view(position, round(eta, 1))
 
     def cancel(self, job_id: str) -> JobRecord:
@@ -158,7 +162,7 @@ class Lifecycle:
         model: str | None = None,
         priority: str | None = None,
     ) -> Page:
-        """Jobs, newest first.
+        """Jobs, newest first, without their requests.
 
         Args:
             limit: how many at most.
@@ -166,22 +170,19 @@ class Lifecycle:
             status, model, priority: only those.
         """
         found: list[JobRecord] = []
-        cursor = after
+        wants = (status, model, priority)
+        cursor, count = after, limit + 1 if wants == (None, None, None) else _LIST_SCAN
         while True:
-            ids = self._ids_before(cursor)
-            for rec in self.queue.fetch_many(ids) if ids else ():
-                wanted = (
-                    (status, rec.wire_state.value),
-                    (model, rec.meta.model),
-                    (priority, rec.meta.priority),
-                )
-                if all(want is None or want == has for want, has in wanted):
+            ids = self.queue.newest(count, cursor)
+            for rec in self.queue.headings(ids):
+                has = (rec.wire_state.value, rec.meta.model, rec.meta.priority)
+                if all(want in {None, each} for want, each in zip(wants, has, strict=True)):
                     found.append(rec)
-                if len(found) > limit:
-                    return Page(tuple(found[:limit]), found[limit - 1].id)
-            if len(ids) < _LIST_SCAN:
-                return Page(tuple(found), None)
-            cursor = ids[-1]
+            if len(found) > limit:
+                return Page(self._as_ended(found[:limit]), found[limit - 1].id)
+            if len(ids) < count:
+                return Page(self._as_ended(found), None)
+            cursor, count = ids[-1], _LIST_SCAN
 
     def workers(self) -> list[fleet.WorkerReport]:
         """The live workers, at most half a second old."""
@@ -194,10 +195,22 @@ class Lifecycle:
         """Every served name: listed here, or by a live worker."""
         return sorted(set(self.settings.model_sources).union(*(report.served for report in self.workers())))
 
-    def wait_seconds(self, model: str, need_bytes: int, tokens_ahead: int) -> float:
-        """Seconds until memory for a job should be free."""
-        seconds = expected_wait([report.view() for report in self.workers()], model, need_bytes, tokens_ahead)
+    def wait_seconds(
+        self, model: str, need_bytes: int, tokens_ahead: int, priority: str | None = None
+    ) -> float:
+        """Seconds until memory for a job should be free, where any class will do or on those that take its own."""
+        views = [r.view() for r in self.workers() if priority is None or priority in r.queues]
+        seconds = expected_wait(views, model, need_bytes, tokens_ahead)
         return seconds * random.uniform(1.0, _JITTER)  # noqa: S311 - those told at once do not return at once
+
+    def takers(self, model: str, priority: str) -> list[fleet.WorkerReport]:
+        """The live workers that run such jobs."""
+        return [report for report in self.workers() if report.takes(model, priority)]
+
+    def _as_ended(self, records: Sequence[JobRecord]) -> tuple[JobRecord, ...]:
+        """The same jobs; those that had ended when they were read, with how."""
+        ended = iter(self.queue.with_outcomes([rec for rec in records if rec.state in TERMINAL]))
+        return tuple(next(ended) if rec.state in TERMINAL else rec for rec in records)
 
     def _judge(
         self, workers: Sequence[fleet.WorkerReport], model: str, prompt: PromptTokens, max_tokens: int
@@ -212,16 +225,17 @@ class Lifecycle:
     def _refuse_waiting(
         self, workers: Sequence[fleet.WorkerReport], request: JobRequest, verdict: Verdict
     ) -> None:
-        loaded = [report for report in workers if request.model in report.cards]
-        free = max((report.headroom_bytes + report.cache_bytes for report in loaded), default=0)
+        views = [report.view() for report in workers]
+        loaded = [view for view in views if request.model in view.cards]
+        free = max((view.headroom_bytes for view in loaded), default=0)
         jobs, tokens = self.queue.waiting()
-        weights = min((report.cards[request.model]["weights_bytes"] for report in loaded), default=0)
+        weights = min((view.cards[request.model].weights_bytes for view in loaded), default=0)
         need = verdict.need_bytes - weights
         if jobs or need > free or not loaded:
             raise ClientError(
                 "insufficient_memory",
                 f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free and {jobs:,} jobs wait",
-                retry_after=self.wait_seconds(request.model, need, tokens),
+                retry_after=self.wait_seconds(request.model, need, tokens, request.priority),
                 estimated_bytes=need,
                 limit_bytes=free,
             )
@@ -239,15 +253,11 @@ class Lifecycle:
             seed=secrets.randbits(63) if request.seed is None else request.seed,
             estimated_bytes=verdict.need_bytes or None,
             budget_bytes=verdict.limit_bytes or None,
+            metadata=request.metadata,
         )
         body = request.model_dump(mode="json", exclude_defaults=True)
         envelope = {"version": ENVELOPE_VERSION, "request": body}
         return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope)
-
-    def _ids_before(self, cursor: str | None) -> list[str]:
-        newest = f"({cursor}" if cursor else "+"
-        ids: Any = self.connection.zrevrangebylex(JOBS_KEY, newest, "-", 0, _LIST_SCAN)
-        return [entry.decode() for entry in ids]
 
 
 def overdue_outcome(rec: JobRecord) -> Outcome:

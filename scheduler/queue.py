@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from redis import Redis
 from rq.executions import Execution
@@ -66,6 +66,11 @@ class JobQueue(Shelf):
         super().__init__(connection)
         self.swap = Swapper(connection)
         self._ttl = result_ttl
+
+    def newest(self, count: int, before: str | None = None) -> list[str]:
+        """Jobs' ids, newest first, from behind one on."""
+        ids: Any = self.connection.zrevrangebylex(JOBS_KEY, f"({before}" if before else "+", "-", 0, count)
+        return [entry.decode() for entry in ids]
 
     def rq_job(self, rec: JobRecord) -> Job:
         """RQ's job for a record, to write with; it reads nothing."""

@@ -1,7 +1,8 @@
 """A job as it is stored, in RQ's own hash, and as a client sees it.
 
 RQ's fields hold what RQ knows; ours are in its ``meta`` (JSON), beside two fields of their own that
-single commands must reach: ``lease`` (who holds the job) and ``cancel_requested``.
+single commands must reach: ``lease`` (who holds the job) and ``cancel_requested``. All of these are small;
+``data``, which holds the request, may be megabytes, and is read only where the request is wanted.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ ENVELOPE_VERSION: Final = 1
 
 LEASE_FIELD: Final = "lease"
 CANCEL_FIELD: Final = "cancel_requested"
+HEADING_FIELDS: Final = ("status", "meta", "created_at", "enqueued_at", LEASE_FIELD, CANCEL_FIELD)
+"""Everything but the request: what lists and claims go by."""
 
 _STATES: Final = {
     JobStatus.QUEUED.value: State.QUEUED,
@@ -83,6 +86,8 @@ class Meta:
     ended_as: str | None = None
     queue_deadline: float | None = None
     sheds: int = 0
+    metadata: dict[str, str] | None = None
+    """The request's; None in jobs of an earlier version, which have it there alone."""
 
     @classmethod
     def parse(cls, text: bytes | str | None) -> Meta:
@@ -124,7 +129,8 @@ class JobRecord:
     meta: Meta
     created_at: float
     enqueued_at: float
-    envelope: dict[str, Any]
+    envelope: dict[str, Any] = field(default_factory=dict)
+    """The kwargs of RQ's call; empty where only the heading was read."""
     lease: str | None = None
     cancel_requested: bool = False
     outcome: Outcome | None = None
@@ -172,7 +178,7 @@ class JobRecord:
         queue = None
         if self.state is State.QUEUED:
             queue = {"position": position, "eta_seconds": eta_seconds}
-        metadata = (self.envelope.get("request") or {}).get("metadata") or {}
+        metadata = meta.metadata or (self.envelope.get("request") or {}).get("metadata") or {}
         return {
             "id": self.id,
             "object": "job",
@@ -203,7 +209,36 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
     Raises:
         ClientError: ``not_found``; there is no such job, or it is not one of ours.
     """
-    if b"data" not in fields or b"meta" not in fields:
+    heading = read_heading(job_id, fields, outcome)
+    return replace(heading, envelope=read_envelope(job_id, fields.get(b"data")))
+
+
+def read_envelope(job_id: str, data: bytes | None) -> dict[str, Any]:
+    """The kwargs in RQ's ``data``.
+
+    Raises:
+        ClientError: ``not_found``, as above.
+    """
+    if data is None:
+        raise ClientError("not_found", f"no job {job_id}", param="id")
+    try:
+        return _kwargs(data)
+    except (ValueError, TypeError, AttributeError, RecursionError, DeserializationError):
+        raise ClientError("not_found", f"{job_id} is not a generation job", param="id") from None
+
+
+def is_ours(envelope: dict[str, Any]) -> bool:
+    """Whether a worker of this version can run what an envelope holds."""
+    return envelope.get("version") == ENVELOPE_VERSION and isinstance(envelope.get("request"), dict)
+
+
+def read_heading(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None = None) -> JobRecord:
+    """A record without its envelope, from RQ's hash or its :data:`HEADING_FIELDS`.
+
+    Raises:
+        ClientError: ``not_found``, as above.
+    """
+    if b"meta" not in fields:
         raise ClientError("not_found", f"no job {job_id}", param="id")
     try:
         meta = Meta.parse(fields[b"meta"])
@@ -215,13 +250,12 @@ def read_record(job_id: str, fields: dict[bytes, bytes], outcome: Outcome | None
             meta=meta,
             created_at=_seconds(fields.get(b"created_at")),
             enqueued_at=_seconds(fields.get(b"enqueued_at")),
-            envelope=_kwargs(fields[b"data"]),
             lease=str(Lease.parse(lease.decode())) if lease else None,
             cancel_requested=CANCEL_FIELD.encode() in fields,
             outcome=outcome,
             stored_meta=fields[b"meta"],
         )
-    except (ValueError, TypeError, AttributeError, RecursionError, DeserializationError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise ClientError("not_found", f"{job_id} is not a generation job", param="id") from None
 
 

@@ -135,6 +135,10 @@ class Place:
         self.prompt, self.length, self.answer = prompt, length, answer
 
 
+_ROLLED: Final = 4
+"""Layers that moving padding takes, where a copy takes one: indices of 32 bits beside values of 16 or 32."""
+
+
 class Batch:
     """Rows that share their caches.
 
@@ -186,6 +190,10 @@ class Batch:
         growth = min((slots.until_growth() for slots in self.caches), default=_NEVER)
         return max(1, min(*(place.answer for place in self.places), growth))
 
+    def roll(self) -> None:
+        """Padding moves from the right of shorter rows to their left: a copy, and an index for each value."""
+        self.copied_bytes += _ROLLED * self.layer_bytes
+
     def keep(self, places: list[Place]) -> None:
         """``filter``: a copy of the rows that stay, and another where padding goes that none of them needs."""
         self.places = places
@@ -210,12 +218,11 @@ class Batch:
         return other
 
     def join(self, other: Batch) -> None:
-        """``extend``: both as they were, and padded copies of those that are shorter, beside the whole."""
+        """``extend``: a copy of both, and padded copies of those that are shorter."""
         mine, theirs = len(self.places), len(other.places)
         if not mine:
             self.caches, self.index, self.places = other.caches, other.index, other.places
             return
-        self.copied_bytes += self.layer_bytes + other.layer_bytes
         shapes = [{(slots.index, slots.slots) for slots in batch.caches} for batch in (self, other)]
         self.index = max(self.index, other.index)
         for left, right in zip(self.caches, other.caches, strict=True):
@@ -223,4 +230,4 @@ class Batch:
         joined = {(slots.index, slots.slots) for slots in self.caches}
         self.places += other.places
         padded = mine * (shapes[0] != joined) + theirs * (shapes[1] != joined)
-        self.copied_bytes += self.layer_bytes * padded // len(self.places)
+        self.copied_bytes += self.layer_bytes * (len(self.places) + padded) // len(self.places)

@@ -6,9 +6,11 @@ The worker reads requests back from Redis, so it validates them again with the s
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from itertools import takewhile
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from scheduler.errors import ClientError
 
@@ -27,11 +29,21 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+TextKind = Literal["text", "input_text", "output_text"]
+
+
 class TextPart(_Strict):
     """One piece of a message's content."""
 
-    type: Literal["text", "input_text", "output_text"] = "text"
+    type: TextKind = "text"
     text: str
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        if value not in get_args(TextKind):
+            raise ValueError("only text parts are taken")
+        return value
 
 
 class Message(BaseModel):
@@ -72,9 +84,12 @@ Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 """Numbers and truth values as JSON has them: a string that looks like one, or one for the other, is refused."""
 
+TokenId = Annotated[int, Field(ge=0, lt=1 << 32)]
+"""What an array of indices can hold; whether the model has the token is the worker's to say."""
+
 
 class JobRequest(_Strict):
-    """One generation request (units: tokens, seconds)."""
+    """One generation request (units: tokens, seconds). Null says nothing."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=4096)] | None = None
@@ -89,7 +104,7 @@ class JobRequest(_Strict):
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: (
-        Annotated[dict[int, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
+        Annotated[dict[TokenId, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
     ) = None
     seed: Annotated[Integer, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
     stop: Annotated[
@@ -107,11 +122,24 @@ class JobRequest(_Strict):
     ] = {}
     stream: Flag = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_says_nothing(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in data.items() if value is not None or name not in optional}
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _one_at_least(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and not value:
+            raise ValueError("at least one message is needed")
+        return value
+
     @field_validator("stop", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        if value is None:
-            return ()
         return (value,) if isinstance(value, str) else value
 
     @field_validator("logprobs", mode="before")
@@ -121,12 +149,15 @@ class JobRequest(_Strict):
 
     @model_validator(mode="after")
     def _one_input(self) -> JobRequest:
-        if (self.messages is None) == (self.prompt is None):
-            raise ValueError("give one of messages and prompt")
+        if self.messages is None and self.prompt is None:
+            raise _fault("messages", "this or prompt is needed")
+        if self.messages is not None and self.prompt is not None:
+            raise _fault("prompt", "give this or messages, not both")
         if self.tools is not None and self.messages is None:
-            raise ValueError("tools need messages")
-        if self.text_bytes > MAX_TEXT_BYTES:
-            raise ValueError(f"the text is {self.text_bytes:,} bytes; at most {MAX_TEXT_BYTES:,} are taken")
+            raise _fault("tools", "these need messages")
+        if (size := self.text_bytes) > MAX_TEXT_BYTES:
+            field = "prompt" if self.messages is None else "messages"
+            raise _fault(field, f"the text is {size:,} bytes; at most {MAX_TEXT_BYTES:,} are taken")
         return self
 
     @property
@@ -167,10 +198,23 @@ def read_request(data: object) -> JobRequest:
 
 
 def invalid_request(error: ValidationError) -> ClientError:
-    """A validation error as the client's: the first fault, naming its field."""
-    first = error.errors()[0]
-    inside = {"str", "tuple[TextPart, ...]", "function-before", "constrained-str"}
-    path = [str(part) for part in first["loc"] if str(part) not in inside and "[" not in str(part)]
-    message = first["msg"].removeprefix("Value error, ")
-    param = ".".join(path) or None
+    """A validation error as the client's: the first fault, as deep inside its field as any is told."""
+    faults = error.errors(include_url=False, include_input=False)
+    field = _path(faults[0])
+    same = takewhile(lambda fault: _path(fault)[: len(field)] == field, faults)  # a union's, one a type
+    deepest = max(same, key=lambda fault: len(_path(fault)))
+    message = deepest["msg"].removeprefix("Value error, ")
+    param = ".".join(_path(deepest)) or None
     return ClientError("invalid_request", f"{param}: {message}" if param else message, param=param)
+
+
+def _fault(field: str, reason: str) -> PydanticCustomError:
+    """What a look at the whole request finds wrong with one field."""
+    return PydanticCustomError("fault", "{reason}", {"field": field, "reason": reason})
+
+
+def _path(fault: ErrorDetails) -> list[str]:
+    """Where a fault is, without pydantic's names for the types of a union."""
+    inside = {"str", "function-before", "constrained-str"}
+    path = [str(part) for part in fault["loc"] if str(part) not in inside and "[" not in str(part)]
+    return path or ([fault["ctx"]["field"]] if fault["type"] == "fault" else [])

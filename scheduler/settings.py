@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from scheduler.errors import SettingsInvalid
 
 _SOCKET_PATH_BYTES = 104
+_LONGEST_SECONDS = 366 * 86_400
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -30,12 +31,15 @@ def parse_bytes(text: str) -> int:
     Units are powers of 1,024 whether or not the ``i`` is written.
 
     Raises:
-        ValueError: ``text`` is not a number with an optional unit.
+        ValueError: ``text`` is not a number with an optional unit, or no memory is so large.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
     if match is None:
         raise ValueError(f"{text!r} is not a size such as 18GiB")
-    return int(float(match[1]) * _UNITS[match[2]])
+    size = float(match[1]) * _UNITS[match[2]]
+    if size >= 1 << 60:
+        raise ValueError(f"{text!r} is more memory than there is")
+    return int(size)
 
 
 class Settings(BaseSettings):
@@ -73,7 +77,9 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
         2, description="How often a job may fail while it runs alone before it has failed."
     )
-    result_ttl: Annotated[int, Field(ge=60)] = Field(86_400, description="How long an ended job is kept.")
+    result_ttl: Annotated[int, Field(ge=60, le=_LONGEST_SECONDS)] = Field(
+        86_400, description="How long an ended job is kept."
+    )
     memory_budget: int | None = Field(
         None, description="Bytes a worker may use (`18GiB`); unset: from the host."
     )
@@ -92,13 +98,13 @@ class Settings(BaseSettings):
     max_passes: Annotated[int, Field(ge=0)] = Field(
         64, description="How often a waiting job may be passed by smaller ones."
     )
-    progress_timeout: Annotated[float, Field(gt=0)] = Field(
+    progress_timeout: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
         300.0, description="An engine silent for so long while it has work is replaced."
     )
-    shutdown_grace: Annotated[float, Field(ge=0)] = Field(
+    shutdown_grace: Annotated[float, Field(ge=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
         30.0, description="How long a worker asked to stop lets its jobs finish before it sheds them."
     )
-    lease_seconds: Annotated[float, Field(ge=2)] = Field(
+    lease_seconds: Annotated[float, Field(ge=2, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
         15.0, description="A worker silent for so long has lost its jobs to others."
     )
     blas_preload: Literal["auto", "off"] = Field(
@@ -107,6 +113,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe line logged."
     )
+
+    @field_validator("redis_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return value if not isinstance(value, str) else value.strip() or None
 
     @field_validator("models", mode="before")
     @classmethod

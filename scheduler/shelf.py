@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 from redis import Redis
@@ -13,7 +16,7 @@ from rq.serializers import JSONSerializer
 
 from scheduler.errors import ClientError
 from scheduler.job import PRIORITIES, State
-from scheduler.record import JobRecord, read_record
+from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
 from scheduler.rq_records import read_outcome
 from scheduler.waiting import overdue, passes, waiting
 
@@ -21,6 +24,9 @@ _HEAD_PAGES: Final = 16
 """Pages that one look at a queue reads at most."""
 
 _PAGE: Final = 256
+
+_ENVELOPES_KNOWN: Final = 1 << 14
+"""Jobs of which is remembered whether a worker can run them: a request never changes."""
 
 
 class Shelf:
@@ -36,6 +42,7 @@ class Shelf:
             name: Queue(name, connection=connection, serializer=JSONSerializer) for name in PRIORITIES
         }
         self._starts: dict[str, int] = {}
+        self.runnable = lru_cache(_ENVELOPES_KNOWN)(self._runnable)
 
     def fetch(self, job_id: str) -> JobRecord:
         """One job.
@@ -61,11 +68,49 @@ class Shelf:
                     raise
         return records
 
+    def headings(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Several jobs without requests and outcomes; those that are gone, or not ours, are left out."""
+        pipeline = self.connection.pipeline(transaction=False)
+        for job_id in job_ids:
+            pipeline.hmget(Job.key_for(job_id), HEADING_FIELDS)
+        records = []
+        for job_id, values in zip(job_ids, pipeline.execute() if job_ids else (), strict=True):
+            named = zip(HEADING_FIELDS, values, strict=True)
+            fields = {name.encode(): value for name, value in named if value is not None}
+            with suppress(ClientError):
+                records.append(read_heading(job_id, fields))
+        return records
+
+    def with_outcomes(self, records: Sequence[JobRecord]) -> list[JobRecord]:
+        """The same jobs, each with how it ended, if it did."""
+        pipeline = self.connection.pipeline(transaction=False)
+        for rec in records:
+            pipeline.xrevrange(Result.get_key(rec.id), count=2)
+        results = pipeline.execute() if records else ()
+        return [replace(rec, outcome=read_outcome(each)) for rec, each in zip(records, results, strict=True)]
+
+    def envelope(self, job_id: str) -> dict[str, Any]:
+        """A job's request, as it is stored.
+
+        Raises:
+            ClientError: ``not_found``.
+        """
+        data: Any = self.connection.hget(Job.key_for(job_id), "data")
+        return read_envelope(job_id, data)
+
+    def _runnable(self, job_id: str) -> bool:
+        """Whether a job's request is one that workers of this version run."""
+        try:
+            return is_ours(self.envelope(job_id))
+        except ClientError:
+            return False
+
     def heads(
         self, names: Iterable[str], count: int, wanted: Callable[[JobRecord], bool] = lambda _: True
     ) -> list[list[tuple[JobRecord, int]]]:
         """The first ``count`` waiting jobs of each queue that are wanted, with how often each was passed.
 
+        They come without their requests, each of which was looked at once.
         A look reads a bounded number of jobs: the first page, then on from where the looks before it, which
         found nothing, ended. So it passes over nothing that is wanted, and every job has its turn.
         """
@@ -100,8 +145,9 @@ class Shelf:
     ) -> tuple[int, list[JobRecord]]:
         """How many entries a list has from ``start`` on, at most ``count``; and the jobs wanted among them."""
         entries: Any = self.connection.lrange(key, start, start + count - 1)
-        records = self.fetch_many([entry.decode(errors="replace") for entry in entries]) if entries else []
-        return len(entries), [rec for rec in records if rec.state is State.QUEUED and wanted(rec)]
+        headings = self.headings([entry.decode(errors="replace") for entry in entries])
+        records = self.with_outcomes([rec for rec in headings if rec.state is State.QUEUED])
+        return len(entries), [rec for rec in records if wanted(rec) and self.runnable(rec.id)]
 
     def waiting(self) -> tuple[int, int]:
         """How many jobs wait, and their tokens of work."""

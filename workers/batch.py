@@ -6,6 +6,7 @@ next one starts a fresh generator.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any, Final
 
@@ -14,9 +15,10 @@ from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import BatchKVCache, CacheList
 
 from scheduler.footprint import ModelCard
-from scheduler.foresight import Extents
+from scheduler.foresight import Extents, Kind, Left
 from scheduler.learning import Margins
 from workers.engine_job import JobStep, RunningJob
+from workers.gauge import one_at_a_time
 from workers.guard import Foreseen, Load, foresee
 from workers.models import LoadedModel
 from workers.sampling import make_processors, make_sampler
@@ -27,8 +29,12 @@ from workers.text import Piece
 setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired_limit", lambda: None)  # noqa: B010
 
 
-_NEAR: Final = 0.8
-"""Of the memory limit: from there on evaluation waits for what is in flight."""
+_AHEAD: Final = 4
+"""Times what it needs that a step may take where a device runs ahead of what is freed."""
+
+_MEASURED_FIRST: Final = 8
+_MEASURED_EVERY: Final = 32
+"""Of the steps that could teach, the first few and then one in so many are held back to do so."""
 
 
 class ModelBatch:
@@ -51,10 +57,10 @@ class ModelBatch:
         self._by_uid: dict[int, RunningJob] = {}
         self._generator: Any = None
         self._margins = Margins()
-        self._runs_ahead = mx.default_device() == mx.Device(mx.gpu)
+        self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
         self._foreseen = Foreseen()
-        self._members_then: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
-        self._regrouped = False
+        self._members_then: set[int] = set()
+        self._left = Left()
         self._most_bytes = 0
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
@@ -114,21 +120,24 @@ class ModelBatch:
         self._forget(job)
         return True
 
-    def step(self) -> list[JobStep]:
-        """One decode step and one prefill chunk.
+    def step(self, budget_bytes: int) -> list[JobStep]:
+        """One decode step and one prefill chunk; near the budget not a byte more than they need.
 
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
         mx.reset_peak_memory()
-        before = mx.get_active_memory()
-        prompts, responses = self._generator.next()
+        self._members_then, self._left = self._members, self._foreseen.left
+        before, measured = mx.get_active_memory(), self._teaches()
+        near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
+        with one_at_a_time() if measured or near else contextlib.nullcontext():
+            prompts, responses = self._generator.next()
         self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
             job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
             self.computed[job.key] = job.computed
-        self._weigh(before)
+        self._weigh(before, measured=measured)
         steps = [self._take(response) for response in responses if response.uid in self._by_uid]
         if any(step.result for step in steps):
             mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
@@ -136,15 +145,14 @@ class ModelBatch:
 
     def foresee(self) -> int:
         """What the next step can add to what is in use, in bytes."""
-        self._regrouped = self._regrouped or self._members != self._members_then
-        self._members_then = self._members
         self._foreseen = foresee(
             self.card,
             self.loads,
             self.chunk_tokens,
             self.prefill_rows,
             self._extents,
-            regrouped=self._regrouped,
+            self._left,
+            cut=not self._members_then <= self._members,
         )
         return self._foreseen.growth_bytes
 
@@ -159,40 +167,35 @@ class ModelBatch:
         changed, self.card = card != self.card, card
         return changed
 
-    @property
-    def _limit_bytes(self) -> int:
-        """MLX's memory limit, which can only be read by setting it."""
-        limit = mx.set_memory_limit(1 << 40)
-        mx.set_memory_limit(limit)
-        return limit
+    def _teaches(self) -> bool:
+        """Whether the next step is measured: one in a few of those that make peaks."""
+        foreseen = self._foreseen
+        if not (foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4):
+            return False
+        seen = self._steps_seen[foreseen.kind]
+        self._steps_seen[foreseen.kind] += 1
+        return seen < _MEASURED_FIRST or seen % _MEASURED_EVERY == 0
 
-    def _weigh(self, before_bytes: int) -> None:
-        """Compare what the step took with what was foreseen; steps that make peaks teach."""
+    def _weigh(self, before_bytes: int, *, measured: bool) -> None:
+        """Compare what the step took with what was foreseen."""
         self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
-        self._regrouped, self._members_then = self._members != self._members_then, self._members
         rows = max(1, len(self._jobs))
         for job in self._jobs.values():
             share = (self.peak_bytes - self.loaded.weights_bytes) // rows
             said = (before_bytes + foreseen.growth_bytes - self.loaded.weights_bytes) // rows
             job.peak_bytes, job.foreseen_bytes = max(job.peak_bytes, share), max(job.foreseen_bytes, said)
         self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
-        if foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4:
+        if measured:
             took = self.peak_bytes - before_bytes - foreseen.other_bytes
-            # A device runs ahead while there is room: only near the limit does it show what it must have.
-            if (
-                took <= foreseen.work_bytes
-                or not self._runs_ahead
-                or self.peak_bytes > _NEAR * self._limit_bytes
-            ):
-                self._margins.note(foreseen.kind, foreseen.work_bytes, took)
+            self._margins.note(foreseen.kind, foreseen.work_bytes, took)
 
     @property
-    def _members(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Whose prompts are computed together, and who decodes."""
+    def _members(self) -> set[int]:
+        """Whose caches the generator has."""
         if self._generator is None:
-            return (), ()
+            return set()
         prompts, decoding = self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
-        return tuple(prompts.uids), tuple(decoding.uids)
+        return {*prompts.uids, *decoding.uids}
 
     @property
     def _extents(self) -> Extents:
@@ -207,6 +210,7 @@ class ModelBatch:
         self._jobs.clear()
         self._by_uid.clear()
         self._most_bytes = 0
+        self._left, self._members_then = Left(), set()
         self._generator = None
 
     def _take(self, response: Any) -> JobStep:

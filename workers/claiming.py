@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from scheduler.admission import Candidate, Decision, choose, hopeless, judge
-from scheduler.errors import ClientError
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.foresight import Row
 from scheduler.holding import Held, Holding
@@ -17,7 +16,7 @@ from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle, never_fits
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
 from scheduler.settings import Settings
-from workers.residency import GIVEN_UP_SECONDS, Residency
+from workers.residency import Residency
 
 log = structlog.get_logger(__name__)
 
@@ -148,20 +147,16 @@ class Claiming:
             rec: a job that waits.
             ledger: this worker's account; None while there is no engine.
         """
-        ours = rec.envelope.get("version") == ENVELOPE_VERSION and isinstance(
-            rec.envelope.get("request"), dict
-        )
-        if not ours or rec.outcome is not None:
+        if rec.meta.version != ENVELOPE_VERSION or rec.outcome is not None:
             return False
-        if rec.meta.model not in self.residency.sources:
+        if rec.meta.model not in self.residency.sources or not self.lifecycle.queue.runnable(rec.id):
             return False
         if rec.cancel_requested:
             self.lifecycle.end_waiting(rec, Outcome(State.CANCELLED))
             return False
-        reason = self.residency.why_not(rec.meta.model)
-        if reason is not None:
-            if not any(rec.meta.model in report.served for report in self.lifecycle.workers()):
-                error = ClientError("no_worker", reason, retry_after=GIVEN_UP_SECONDS)
+        error = self.residency.why_not(rec.meta.model)
+        if error is not None:
+            if not self.lifecycle.takers(rec.meta.model, rec.meta.priority):
                 self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
             return False
         if (
@@ -175,7 +170,7 @@ class Claiming:
 
     def _refuse_hopeless(self, rec: JobRecord, ledger: Ledger) -> None:
         """End a job that no live worker could ever hold; leave it to a larger one where there is one."""
-        others = [report.view() for report in self.lifecycle.workers()]
+        others = [r.view() for r in self.lifecycle.takers(rec.meta.model, rec.meta.priority)]
         if judge(others, rec.meta.model, rec.row).decision is Decision.NEVER_FITS:
             card = ledger.cards[rec.meta.model]
             need = alone_bytes(card, fitted(card, rec.row), ledger.chunk_tokens)

@@ -85,7 +85,7 @@ class Engine:
             keys = batch.keys
             try:
                 if self._guard(batch):
-                    steps += batch.step()
+                    steps += batch.step(self._budget_bytes)
                     computed |= batch.computed
                     peak = max(peak, batch.peak_bytes)
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
@@ -111,7 +111,8 @@ class Engine:
     def _configure(self, message: Message) -> None:
         limits = gauge.read_limits()
         self._setting = message["memory_budget"]
-        budget, source = gauge.derive_budget(limits, self._setting)
+        budget, _ = gauge.derive_budget(limits, self._setting)
+        steady, source = gauge.steady_budget(limits, self._setting)
         cache_limit = message["cache_limit"]
         mx.set_memory_limit(budget)
         mx.set_cache_limit(min(_CACHE_MOST, budget // _CACHE_SHARE) if cache_limit is None else cache_limit)
@@ -124,9 +125,9 @@ class Engine:
                 "kind": "ready",
                 "device": self._device,
                 "budget_bytes": budget,
-                "budget_source": source,
+                "steady_source": source,
                 "limits_bytes": limits,
-                "steady_bytes": gauge.steady_limit(limits, self._setting),
+                "steady_bytes": steady,
             }
         )
 
@@ -210,14 +211,15 @@ class Engine:
         """Read anew what the host can give, this process's own use counted as available."""
         own = mx.get_active_memory() + mx.get_cache_memory()
         limits = gauge.read_limits(own)
-        self._budget_bytes, source = gauge.derive_budget(limits, self._setting)
+        self._budget_bytes, _ = gauge.derive_budget(limits, self._setting)
+        steady, source = gauge.steady_budget(limits, self._setting)
         self._send(
             {
                 "kind": "measured",
                 "budget_bytes": self._budget_bytes,
-                "budget_source": source,
+                "steady_source": source,
                 "limits_bytes": limits,
-                "steady_bytes": gauge.steady_limit(limits, self._setting),
+                "steady_bytes": steady,
                 "memory": _memory(),
             }
         )

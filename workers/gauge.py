@@ -6,7 +6,9 @@ host; :func:`derive_budget` is pure.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,13 +91,13 @@ def _inactive_file(root: Path) -> int:
         return 0
 
 
-def steady_limit(limits: dict[str, int], setting: int | None) -> int:
-    """What could be had if nothing else ran here: the limits that no passing pressure changes.
+def steady_budget(limits: dict[str, int], setting: int | None) -> tuple[int, str]:
+    """What could be had if nothing else ran here, and the limit's name: no passing pressure changes it.
 
     A job that does not fit even this never fits; one that does may have to wait.
     """
-    steady = [limit for name, limit in limits.items() if not name.endswith("_available")]
-    return derive_budget(limits, setting)[0] if setting is not None or not steady else min(steady)
+    steady = {name: limit for name, limit in limits.items() if not name.endswith("_available")}
+    return derive_budget(steady or limits, setting)
 
 
 def derive_budget(limits: dict[str, int], setting: int | None) -> tuple[int, str]:
@@ -104,6 +106,21 @@ def derive_budget(limits: dict[str, int], setting: int | None) -> tuple[int, str
         return setting, "TIDEGATE_MEMORY_BUDGET"
     source = min(limits, key=lambda name: limits[name])
     return limits[source], source
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Evaluate as where not a byte more is to be had, so that a peak is what was needed.
+
+    MLX lets a device run ahead of what is freed while there is room, so that the same step takes different
+    peaks; over its memory limit it waits for what is in flight before every operation (mlx 0.32,
+    ``transforms.cpp``, ``eval_impl``).
+    """
+    limit = mx.set_memory_limit(1)
+    try:
+        yield
+    finally:
+        mx.set_memory_limit(limit)
 
 
 def device_name() -> str:

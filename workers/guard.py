@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.footprint import ModelCard, copied_bytes, step_bytes, work_bytes
-from scheduler.foresight import Extents, Kind, Row, next_loop
+from scheduler.foresight import Extents, Kind, Left, Row, next_loop
 from scheduler.job import PRIORITIES
 
 _MANY: Final = 1 << 20  # tokens still to come: the next step ends no row
+
+
+_NOTHING: Final = Left()
 
 
 class Action(enum.StrEnum):
@@ -48,6 +51,8 @@ class Foreseen:
     """Of the same step: the caches' growth and copies."""
     teaches: bool = False
     """Whether that step is alone in making the peak: no rows come or go, no copies beside it."""
+    left: Left = _NOTHING
+    """What the loop leaves to the next."""
 
 
 def foresee(
@@ -56,8 +61,9 @@ def foresee(
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents,
+    left: Left | None = None,
     *,
-    regrouped: bool = False,
+    cut: bool = False,
 ) -> Foreseen:
     """What the next step takes.
 
@@ -67,17 +73,27 @@ def foresee(
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together at most.
         real: index and slots of the caches as they are; see :func:`~scheduler.foresight.next_loop`.
-        regrouped: whether rows came or went since the last step, so that the caches are copied in this one.
+        left: by the loop before.
+        cut: whether rows went since then, so that the caches are copied in this one.
     """
     rows = [Row(max(1, load.length_tokens + load.prompt_left), _MANY, load.length_tokens) for load in loads]
-    held, steps = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real, regrouped=regrouped)
-    if not steps:
+    loop = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real, left, cut=cut)
+    if not loop.steps:
         return Foreseen()
-    most = max(steps, key=lambda step: step_bytes(card, step))
-    grown = most.held_bytes - held + int(copied_bytes(card, most)) * (most.kind == "decode")
-    alone = not regrouped and all(step is most or not step.copied_bytes for step in steps)
-    teaches = alone and sum(step.kind == "decode" for step in steps) < 2  # noqa: PLR2004 - none moves
-    return Foreseen(step_bytes(card, most) - held, most.kind, work_bytes(card, most), grown, teaches)
+    most = max(loop.steps, key=lambda step: step_bytes(card, step))
+    grown = most.held_bytes - loop.before_bytes + int(copied_bytes(card, most)) * (most.kind == "decode")
+    alone = not (cut or (left and any(left.copied_bytes))) and all(
+        step is most or not step.copied_bytes for step in loop.steps
+    )
+    decodes = sum(step.kind == "decode" for step in loop.steps)  # two where a row moves
+    return Foreseen(
+        growth_bytes=step_bytes(card, most) - loop.before_bytes,
+        kind=most.kind,
+        work_bytes=work_bytes(card, most),
+        other_bytes=grown,
+        teaches=alone and decodes < 2,  # noqa: PLR2004 - one, or none
+        left=loop.left,
+    )
 
 
 def check(active_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int) -> Action:

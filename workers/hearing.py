@@ -24,7 +24,7 @@ from workers.pace import Breaker, Pace
 from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
-from workers.supervisor import Supervisor
+from workers.supervisor import Supervisor, exit_name
 from workers.wire import Message, WireBroken
 
 log = structlog.get_logger(__name__)
@@ -110,7 +110,7 @@ class Hearing:
         elif kind == "loaded":
             self._on_loaded(message)
         elif kind == "load_failed":
-            self._residency.give_up(message["model"], message["reason"], self._desk.ledger)
+            self._residency.unloadable(message["model"], message["reason"], self._desk.ledger)
         elif kind == "measured":
             self._reporting.ready(message)
             if self._desk.ledger is not None:
@@ -192,14 +192,12 @@ class Hearing:
         self._desk.put_back(held, "memory", replace(meta, alone=meta.alone or meta.sheds >= _SHEDS_MOST))
 
     def _on_raised(self, message: Message) -> None:
-        jobs, text = self._desk.find(message["keys"]), message["text"][:300]
-        fault = classify_text(message["text"])
-        log.warning("engine raised", fault=fault.value, jobs=len(jobs), text=text)
+        jobs, text = self._desk.find(message["keys"]), message["text"]
+        fault = classify_text(text)
+        log.warning("engine raised", fault=fault.value, jobs=len(jobs), text=text[:300])
         company = max(len(jobs), len(self._desk.granted))
-        self._desk.judge(
-            jobs, Failure(fault, died=False, company=company, detail=text, limit_bytes=self._limit)
-        )
-        if is_suspect(fault, message["text"]):
+        self._desk.judge(jobs, Failure(fault, died=False, company=company, limit_bytes=self._limit))
+        if is_suspect(fault, text):
             self._supervisor.kill()
 
     def _engine_died(self) -> None:
@@ -209,13 +207,12 @@ class Hearing:
         # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
         at_work = self._desk.find(sorted(self._desk.granted or self._desk.running))
         loading = self._residency.reset()
-        if loading is not None and death.fault is not Fault.VICTIM:
-            reason = f"{loading} ended the engine while it was loaded: {death.detail}"
-            self._residency.blame(loading, reason, alone=not at_work)
         company = len(at_work) + (loading is not None)
-        failure = Failure(
-            death.fault, died=True, company=company, detail=death.detail, limit_bytes=self._limit
-        )
+        exited = exit_name(death.exit_code)
+        failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
+        if loading is not None and death.fault is not Fault.VICTIM:
+            reason = f"{loading} ended the engine while it was loaded ({failure.words})"
+            self._residency.blame(loading, reason, alone=not at_work)
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
         self._desk.ledger = None

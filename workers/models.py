@@ -14,6 +14,7 @@ from mlx_lm import load as mlx_load
 from scheduler.errors import ClientError, ModelUnusable
 from scheduler.request import JobRequest, Message
 from scheduler.tokenizers import SAMPLE
+from workers.residency import is_missing_folder
 
 _NO_CONTEXT_LIMIT = 1 << 20
 
@@ -43,8 +44,10 @@ def load_model(name: str, source: str) -> LoadedModel:
         source: a folder, or a Hugging Face id.
 
     Raises:
-        ModelUnusable: it cannot be loaded; the message says why.
+        ModelUnusable: it cannot be loaded; the message says why, to the operator alone: it names files.
     """
+    if is_missing_folder(source):
+        raise ModelUnusable(f"the folder {source} does not exist")
     path = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     try:
         loaded: Any = mlx_load(path, return_config=True, trust_remote_code=False)

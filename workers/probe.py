@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -26,14 +27,16 @@ from scheduler.errors import ModelUnusable
 from scheduler.footprint import CARD_VERSION, ModelCard
 from scheduler.foresight import Row, next_loop
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
+from workers.gauge import one_at_a_time
 from workers.models import LoadedModel
 from workers.residency import files_here
 
-_SHORT: Final = (16, 64)
-"""Chunk lengths that are always probed: a CPU computes them at some hundred tokens a second."""
+_SHORT: Final = 15
+"""The chunk length that is always probed: a CPU may compute no more than some ten tokens a second. Odd, as most
+last chunks are: some kernels pad them to a round length, in a copy."""
 
-_LONG: Final = 256
-"""Probed with the engine's own chunk where the time allows."""
+_LONGER: Final = (63, 255)
+"""Probed where the time allows, then the engine's own chunk, then one token less."""
 
 _LONG_COST: Final = 5
 """Times its tokens that a length costs: its first chunk, and one at each of two long contexts."""
@@ -44,8 +47,12 @@ _CONTEXT_TOKENS: Final = 4096
 _CONTEXT_SHARE: Final = 8
 """Of the free memory, what a laid-out context may take."""
 
-_FLOOR_SECONDS: Final = 1.0
-"""A probe may take half of the time that loading took, and so long in any case."""
+_HALF_LAYER: Final = 0.5
+"""The least that is copied at once: keys, then values."""
+
+_FLOOR_SECONDS: Final = (1.0, 5.0)
+"""What one length may cost on a CPU, and on a GPU, where short ones take longer than their tokens; and half of
+the time that loading took in any case."""
 
 
 def measure(
@@ -63,24 +70,23 @@ def measure(
         device: its name, for the card.
         chunk_tokens: the engine's prefill chunk.
         room_bytes: what may be taken for a moment beside the weights.
-        load_seconds: what loading took; the probe is to take less.
+        load_seconds: what loading took; no chunk is measured that would cost half of it.
 
     Raises:
         ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
-    started = time.monotonic()
     groups = cache_groups(loaded)
+    decode = _run(loaded, [0] * (_SHORT + 1), _SHORT, steps=3)[-1]  # kernels are compiled at their first use
+    floor = _FLOOR_SECONDS[mx.default_device() == mx.Device(mx.gpu)]
     points: dict[int, int] = {}
     pace = 0.0
-    for tokens in sorted({*_SHORT, _LONG, chunk_tokens}):
-        began = time.monotonic()
-        spent = began - started + _LONG_COST * tokens * pace
-        if tokens > _SHORT[-1] and spent > max(_FLOOR_SECONDS, load_seconds / 2):
+    for tokens in dict.fromkeys((_SHORT, *_LONGER, chunk_tokens, max(1, chunk_tokens - 1))):
+        if _LONG_COST * tokens * pace > max(floor, load_seconds / 2):
             break
+        began = time.monotonic()
         points[tokens] = _run(loaded, [0] * (tokens + 1), tokens, steps=1)[0]
-        pace = (time.monotonic() - began) / tokens
+        pace = min(pace or math.inf, (time.monotonic() - began) / tokens)
     per_token, per_pair = _attention(loaded, groups, max(points), room_bytes)
-    decode = _run(loaded, [0] * (_SHORT[0] + 1), _SHORT[0], steps=5)[-1]
     copied = _copied_layers(loaded, groups, decode, room_bytes)
     mx.clear_cache()
     return ModelCard(
@@ -89,7 +95,7 @@ def measure(
         weights_bytes=loaded.weights_bytes,
         caches=groups,
         logits_bytes=loaded.vocabulary * 4,
-        chunk_bytes=tuple(points.items()),
+        chunk_bytes=tuple(sorted(points.items())),
         attention_bytes_per_token=per_token,
         attention_bytes_per_pair=per_pair,
         decode_bytes=decode,
@@ -183,11 +189,10 @@ def _copied_layers(
     if not per_slot:
         return 1.0
     full = max(256, min(4096, room_bytes // _CONTEXT_SHARE // per_slot) // 256 * 256)
-    taken = _run(loaded, [0], _SHORT[0], steps=1, caches=_filled(loaded, full))[0]
-    _, steps = next_loop(groups, [Row(full + 1, 2, full)], _SHORT[0], 1, ((full, full), None))
-    (step,) = steps
+    taken = _run(loaded, [0], _SHORT, steps=1, caches=_filled(loaded, full))[0]
+    (step,) = next_loop(groups, [Row(full + 1, 2, full)], _SHORT, 1, ((full, full), None)).steps
     copied = taken + step.cache_bytes - step.held_bytes - decode_bytes
-    return round(max(1.0, copied / max(1, step.copied_bytes)), 2)
+    return round(max(_HALF_LAYER, copied / max(1, step.copied_bytes)), 2)
 
 
 def _run(
@@ -204,8 +209,9 @@ def _run(
     for _ in range(steps):
         mx.synchronize()
         mx.reset_peak_memory()
-        generator.next()
-        mx.synchronize()
+        with one_at_a_time():
+            generator.next()
+            mx.synchronize()
         taken.append(max(0, mx.get_peak_memory() - before - generator.prompt_cache_nbytes))
     generator.close()
     return taken

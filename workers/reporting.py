@@ -42,10 +42,18 @@ class Reporting:
         self, lifecycle: Lifecycle, name: str, queues: Sequence[str], clock: Callable[[], float]
     ) -> None:
         self._lifecycle, self._name, self._queues, self._clock = lifecycle, name, tuple(queues), clock
+        self._classes = [name for name in PRIORITIES if name in self._queues]
+        if not self._classes:
+            log.warning(
+                "this worker will get no jobs: it listens to none of the queues that they wait in",
+                worker=name,
+                queues=list(self._queues),
+                wanted=list(PRIORITIES),
+            )
         self._counters: Counter[str] = Counter()
         self._ratios: deque[float] = deque(maxlen=_RATIOS_KEPT)
         self._host, self._pid = socket.gethostname(), os.getpid()
-        self._device: Message = {"budget_bytes": 0, "budget_source": "", "limits_bytes": {}}
+        self._device: Message = {"steady_bytes": 0, "steady_source": "", "limits_bytes": {}}
         self._reported_at = self._recovered_at = -math.inf
         self._changed = True
 
@@ -98,14 +106,14 @@ class Reporting:
         now, lease = time.monotonic(), self._lifecycle.settings.lease_seconds
         if not self._changed and now - self._reported_at < lease / _REPORTS_PER_LEASE:
             return
-        account = ledger or Ledger(self._device["budget_bytes"], 0, 1)
+        account = ledger or Ledger(self._device["steady_bytes"], 0, 1)
         report = fleet.WorkerReport(
             name=self._name,
             host=self._host,
             pid=self._pid,
             engine=engine,
             budget_bytes=account.budget_bytes,
-            budget_source=self._device["budget_source"],
+            budget_source=self._device["steady_source"],
             limits_bytes=self._device["limits_bytes"],
             weights_bytes=account.weights_bytes,
             reserved_bytes=account.reserved_bytes,
@@ -132,9 +140,8 @@ class Reporting:
             self._changed, self._reported_at = False, now
             if now - self._recovered_at >= lease / _REPORTS_PER_LEASE:
                 self._recovered_at = now
-                names = [name for name in PRIORITIES if name in self._queues]
                 held = {f"{job.rec.id} {job.lease}" for job in running}
-                for job_id in recover(self._lifecycle.queue, names, self._name, held):
+                for job_id in recover(self._lifecycle.queue, self._classes, self._name, held):
                     log.warning("job taken over", job=job_id)
 
 

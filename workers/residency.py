@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 from huggingface_hub import snapshot_download
 
-from scheduler.errors import gib
+from scheduler.errors import ClientError, gib
 from scheduler.footprint import ModelCard
 from scheduler.ledger import Ledger
 from workers.wire import Message
@@ -39,7 +39,7 @@ class Residency:
     loading: str | None = None
     kept_cards: Callable[[str], Sequence[ModelCard]] = lambda _: ()
     clock: Callable[[], float] = time.monotonic
-    _given_up: dict[str, tuple[float, str]] = field(default_factory=dict)
+    _given_up: dict[str, tuple[float, ClientError]] = field(default_factory=dict)
     _weights: dict[str, int] = field(default_factory=dict)
     _used: list[str] = field(default_factory=list)
     _suspected: set[str] = field(default_factory=set)
@@ -49,10 +49,10 @@ class Residency:
         """The models that this worker can be asked for."""
         return tuple(name for name in self.sources if self.why_not(name) is None)
 
-    def why_not(self, model: str) -> str | None:
+    def why_not(self, model: str) -> ClientError | None:
         """Why a model is not served for now; None where it is. A model given up is tried again later."""
-        until, reason = self._given_up.get(model, (0.0, ""))
-        return reason if self.clock() < until else None
+        until, error = self._given_up.get(model, (0.0, None))
+        return error if self.clock() < until else None
 
     def reset(self) -> str | None:
         """The engine is gone, and what it held; the model that it was loading."""
@@ -76,6 +76,9 @@ class Residency:
             Whether it is being loaded; False where running jobs leave no room now.
         """
         if self.loading is not None:
+            return False
+        if is_missing_folder(self.sources[model]):
+            self.unloadable(model, f"the folder {self.sources[model]} does not exist", for_good=True)
             return False
         need = self._weights.get(model) or weights_on_disk(self.sources[model]) or ledger.budget_bytes
         if need > ledger.budget_bytes:
@@ -131,19 +134,47 @@ class Residency:
             self.give_up(card.model, f"{card.model} weighs {need}; this worker's budget is {limit}")
 
     def blame(self, model: str, reason: str, *, alone: bool) -> None:
-        """The engine died while it loaded a model: give that up; where jobs ran beside it, only the second time."""
+        """The engine died while it loaded a model: give that up; where jobs ran beside it, only the second time.
+
+        Args:
+            model: its name.
+            reason: for clients, in our own words.
+            alone: whether no jobs ran beside it.
+        """
         if alone or model in self._suspected:
             self.give_up(model, reason)
         else:
             self._suspected.add(model)
 
-    def give_up(self, model: str, reason: str, ledger: Ledger | None = None) -> None:
-        """Do not serve a model for a while."""
+    def unloadable(
+        self, model: str, detail: str, ledger: Ledger | None = None, *, for_good: bool = False
+    ) -> None:
+        """A model cannot be loaded: the detail, which names the operator's files, is for the log alone.
+
+        Args:
+            model: its name.
+            detail: what loading said.
+            ledger: where its weights were expected.
+            for_good: whether no retry of a client's can help.
+        """
         if ledger is not None:
             ledger.expect_no_more(model)
+        log.error("model cannot be loaded", model=model, reason=detail)
+        error = ClientError(
+            "no_worker", f"the model {model} cannot be loaded here now", retry_after=GIVEN_UP_SECONDS
+        )
+        if for_good:
+            error = ClientError("model_not_found", f"the model {model} cannot be loaded here", param="model")
+        self._leave_alone(model, error)
+
+    def give_up(self, model: str, reason: str) -> None:
+        """Do not serve a model for a while, for a reason that clients may read."""
         log.error("model unusable", model=model, reason=reason)
+        self._leave_alone(model, ClientError("no_worker", reason, retry_after=GIVEN_UP_SECONDS))
+
+    def _leave_alone(self, model: str, error: ClientError) -> None:
         self._suspected.discard(model)
-        self._given_up[model] = (self.clock() + GIVEN_UP_SECONDS, reason)
+        self._given_up[model] = (self.clock() + GIVEN_UP_SECONDS, error)
         if self.loading == model:
             self.loading = None
 
@@ -152,6 +183,11 @@ class Residency:
         return sorted(
             (name for name in ledger.cards if not ledger.rows(name)), key=lambda name: order.get(name, -1)
         )
+
+
+def is_missing_folder(source: str) -> bool:
+    """Whether a source is a path, and no folder is there."""
+    return source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir()
 
 
 def weights_on_disk(source: str) -> int:

@@ -139,6 +139,8 @@ def test_a_content_coding_is_refused(client: FlaskClient, connection: Redis) -> 
         ({"logprobs": 21}, "logprobs"),
         ({"logprobs": "yes"}, "logprobs"),
         ({"logit_bias": {"x": 1}}, None),
+        ({"logit_bias": {"-1": 1}}, "logit_bias.-1"),
+        ({"logit_bias": {"4294967296": 1}}, "logit_bias.4294967296"),
         ({"logit_bias": {"5": "1"}}, "logit_bias.5"),
         ({"logit_bias": {"5": True}}, "logit_bias.5"),
         ({"unheard_of": 1}, "unheard_of"),
@@ -147,6 +149,8 @@ def test_a_content_coding_is_refused(client: FlaskClient, connection: Redis) -> 
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "king", "content": "a"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0"),
+        ({"messages": [{"role": "user", "content": ["a"]}]}, "messages.0.content.0"),
+        ({"prompt": "a"}, "prompt"),
         ({"stream": "perhaps"}, "stream"),
         ({"stream": "yes"}, "stream"),
         ({"stream": 1}, "stream"),
@@ -166,23 +170,44 @@ def test_a_fault_in_a_field_names_it(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"temperature": None}, "temperature"),
+        ({"model": None}, "model"),
         ({"logit_bias": {"x": 1}}, "logit_bias.x"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": ["a"]}, "prompt"),
-        ({"messages": CHATTING}, None),
-        ({"prompt": None}, None),
+        ({"messages": CHATTING}, "prompt"),
+        ({"prompt": None}, "messages"),
+        ({"tools": []}, "tools"),
     ],
 )
 def test_what_a_job_cannot_have_is_refused_by_name(
-    client: FlaskClient, connection: Redis, fields: dict[str, Any], param: str | None
+    client: FlaskClient, connection: Redis, fields: dict[str, Any], param: str
 ) -> None:
-    """400 with `param`: null is a value here, and there is one input."""
+    """400 with `param`: there is one input."""
     body = json.dumps({"model": MODEL, "prompt": "a"} | fields).encode()
     status, said = refused(client, connection, JOBS, body)
-    assert (status, said.error.code) == (400, "invalid_request")
-    if param is not None:
-        assert said.error.param == param
+    assert (status, said.error.code, said.error.param) == (400, "invalid_request", param)
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
+
+
+@pytest.mark.parametrize("url", [JOBS, CHAT])
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "messages: at least one message is needed"),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "a"}, IMAGE]}],
+            "messages.0.content.1.type: only text parts are taken",
+        ),
+    ],
+)
+def test_messages_are_refused_in_plain_words(
+    client: FlaskClient, connection: Redis, url: str, messages: list[Any], message: str
+) -> None:
+    """The same by either name of the queue."""
+    _, said = refused(client, connection, url, json.dumps({"model": MODEL, "messages": messages}).encode())
+    assert (said.error.message, said.error.param) == (message, message.partition(":")[0])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +232,6 @@ def test_what_a_job_cannot_have_is_refused_by_name(
         ({"functions": []}, "functions"),
         ({"temperature": 3}, "temperature"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, None),
     ],
 )
 def test_what_a_chat_cannot_have_is_refused_by_name(
@@ -237,6 +261,12 @@ def test_a_fault_in_a_query_names_it(client: FlaskClient, connection: Redis, que
     """400 with `param`, for the list of jobs."""
     answer = client.get(f"{JOBS}?{query}")
     assert (answer.status_code, answer.get_json()["error"]["param"]) == (400, param)
+
+
+def test_capacity_has_no_query(client: FlaskClient, connection: Redis) -> None:
+    """400, as everywhere: a filter that is not heard must not look like one that is."""
+    answer = client.get("/v1/capacity?x=1")
+    assert (answer.status_code, answer.get_json()["error"]["param"]) == (400, "x")
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "x", "NaN", "inf"])

@@ -84,7 +84,7 @@ def test_openais_fields_become_the_jobs(client: FlaskClient, worker: PretendWork
     with worker.answering():
         answer = client.post(URL, json=sent)
     assert answer.status_code == 200, answer.data
-    request = here.lifecycle.page().records[0].request
+    request = here.lifecycle.get(here.lifecycle.page().records[0].id).request
     assert request.model_dump(exclude_defaults=True, exclude={"messages"}) == {
         "model": MODEL,
         "max_tokens": 9,

@@ -92,6 +92,13 @@ def test_unknown_routes_and_methods(
     assert ("Allow" in answer.headers) == (status == 405)
 
 
+@pytest.mark.parametrize("path", ["/v1/job", "/v1/jobs/", "/v1/jobs/a/b", "/" + "x" * 5000])
+def test_an_unknown_route_is_named(client: FlaskClient, connection: Redis, path: str) -> None:
+    """As much of it as a line takes."""
+    message = client.post(path).get_json()["error"]["message"]
+    assert message == f"no such route: POST {path[:256]}"
+
+
 def test_a_bug_says_nothing_of_itself(
     client: FlaskClient, here: Services, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,10 +11,12 @@ from flask.testing import FlaskClient
 from redis import Redis
 
 from api.schemas import JobAnswer, JobList, ResultAnswer
+from api.services import Services
 from scheduler.errors import ClientError
 from scheduler.job import State
 from scheduler.queue import JobQueue
 from scheduler.record import Outcome
+from scheduler.request import JobRequest
 from scheduler.strays import mend
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
@@ -37,6 +39,21 @@ def test_a_submitted_job_is_queued_and_says_where(client: FlaskClient, worker: P
     assert answer.headers["Location"] == f"/v1/jobs/{job.id}"
     assert int(answer.headers["Retry-After"]) >= 1
     assert client.get(answer.headers["Location"]).get_json()["id"] == job.id
+
+
+def test_a_job_was_made_at_one_moment(client: FlaskClient, here: Services) -> None:
+    """The answer to its submission has the digits that are kept, and no more."""
+    here.lifecycle._clock = lambda: 1753781886.1740575
+    job = submit(client)
+    assert job["created_at"] == client.get(f"/v1/jobs/{job['id']}").get_json()["created_at"]
+
+
+def test_nulls_are_let_be(client: FlaskClient, here: Services) -> None:
+    """As in the chat route; the job has the defaults."""
+    job = submit(
+        client, temperature=None, priority=None, metadata=None, stream=None, messages=None, stop=None
+    )
+    assert here.lifecycle.get(job["id"]).request == JobRequest(model=MODEL, prompt="a b")
 
 
 def test_a_job_is_seen_through_its_life(client: FlaskClient, worker: PretendWorker) -> None:

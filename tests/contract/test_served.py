@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import openai
@@ -16,6 +17,7 @@ from redis import Redis
 from scheduler.events import STEPS_CHANNEL
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle
+from scheduler.record import Outcome
 from scheduler.settings import Settings
 from tests.conftest import MODEL
 from tests.contract.served import serve
@@ -62,6 +64,17 @@ def state(lifecycle: Lifecycle) -> State | None:
 def chatting(text: str) -> list[openai.types.chat.ChatCompletionMessageParam]:
     """A conversation of one message."""
     return [{"role": "user", "content": text}]
+
+
+@contextmanager
+def waiting(url: str, text: str) -> Iterator[None]:
+    """A client that has asked and reads nothing; it leaves with the block."""
+    body = json.dumps({"model": MODEL, "messages": chatting(text)}).encode()
+    host, port = httpx.URL(url).host, httpx.URL(url).port
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((host, port)) as client:
+        client.sendall(head.encode() + body)
+        yield
 
 
 def test_the_official_client_gets_an_answer(sdk: openai.OpenAI, worker: PretendWorker) -> None:
@@ -132,14 +145,26 @@ def test_a_waiting_client_that_leaves_cancels_its_job(
     url: str, worker: PretendWorker, lifecycle: Lifecycle
 ) -> None:
     """The connection is looked at while nothing happens."""
-    body = json.dumps({"model": MODEL, "messages": chatting("stall")}).encode()
-    host, port = httpx.URL(url).host, httpx.URL(url).port
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with worker.answering():
-        with socket.create_connection((host, port)) as client:
-            client.sendall(head.encode() + body)
+        with waiting(url, "stall"):
             wait_until(lambda: state(lifecycle) is State.IN_PROGRESS, "the job runs")
         wait_until(lambda: state(lifecycle) is State.CANCELLED, "cancelled")
+
+
+def test_a_waiting_client_that_leaves_is_missed_though_its_job_talks(
+    url: str, worker: PretendWorker, lifecycle: Lifecycle
+) -> None:
+    """Events that come faster than silence do not keep the server from looking."""
+    with waiting(url, "talk"):
+        wait_until(lambda: state(lifecycle) is State.QUEUED, "the job waits")
+        held = worker.claim()
+
+    def talk() -> bool:
+        worker.say(held, "a ")
+        return worker.cancel_wanted(held)
+
+    wait_until(talk, "cancelled", 5)
+    worker.end(held, Outcome(State.CANCELLED))
 
 
 def test_a_client_that_leaves_its_stream_cancels_its_job(

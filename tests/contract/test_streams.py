@@ -13,6 +13,7 @@ from redis.client import PubSub
 from api import watching
 from api.services import Services
 from scheduler.events import STEPS_CHANNEL, Kind, LoggedEvent, parse_step
+from scheduler.holding import Progress
 from scheduler.job import State
 from scheduler.record import Outcome
 from scheduler.strays import mend
@@ -54,6 +55,18 @@ def test_a_stream_tells_everything_in_order(client: FlaskClient, worker: Pretend
     assert events[5].data == "[DONE]"
 
 
+def test_every_delta_has_text(client: FlaskClient, worker: PretendWorker) -> None:
+    """Empty where a step made none that can be shown, so that a client may read it without looking."""
+    job_id = submit(client)
+    held = worker.claim(job_id)
+    worker.holding.write([Progress(held, {"tokens": [1]}), Progress(held, {"reasoning": "hm"})])
+    worker.complete(held, "")
+    deltas = [
+        event.json() for event in read(client.get(f"/v1/jobs/{job_id}/stream")) if event.name == "delta"
+    ]
+    assert deltas == [{"text": ""}, {"text": "", "reasoning": "hm"}]
+
+
 @pytest.mark.parametrize("after", range(7))
 def test_a_reader_goes_on_after_the_event_it_saw(
     client: FlaskClient, worker: PretendWorker, after: int
@@ -74,7 +87,7 @@ def test_the_header_wins_over_the_query(client: FlaskClient, worker: PretendWork
     assert names(read(answer)) == ["completed", "message"]
 
 
-@pytest.mark.parametrize("cursor", ["-1", "x", "1.5", "9" * 30, "NaN"])
+@pytest.mark.parametrize("cursor", ["-1", "x", "1.5", "9" * 30, "NaN", "1_0", "+1", " 1", "1.0", "²"])
 def test_a_bad_cursor_is_refused(client: FlaskClient, worker: PretendWorker, cursor: str) -> None:
     """400, naming the header or the query."""
     job_id = finished(client, worker)

@@ -26,9 +26,15 @@ class MetalWorker(SimpleWorker):
 
 API = """
 import json
+import time
 
 def event(name, **data):
     return f"event: {name}\\ndata: {json.dumps(data)}\\n\\n".encode()
+
+def slowly(chunks):
+    yield b": here\\n\\n"
+    time.sleep(%(slow)s)
+    yield from chunks
 
 def create_app():
     def app(environ, start_response):
@@ -38,10 +44,12 @@ def create_app():
         path = environ["PATH_INFO"]
         if path.endswith("/stream"):
             ended = {"id": "job_1", "status": "completed", "result": {"text": "Paris."}}
-            return answer("text/event-stream", event("delta", text="Par"), event("delta", text="is."),
-                          event("completed", **ended))
-        live = [{"name": "one", "budget_bytes": 1 << 30}] if %(live)s else []
-        bodies = {"/readyz": {}, "/v1/capacity": {"workers": live}, "/v1/jobs": {"id": "job_1"}}
+            chunks = (event("delta", text="Par"), event("delta", text="is."), event("completed", **ended))
+            start_response("200 OK", [("Content-Type", "text/event-stream")])
+            return slowly(chunks)
+        live = [{"name": "one", "budget_bytes": 1 << 30, "models": [{"id": "tiny", "card": None}]}]
+        jobs = {"id": "job_1", "data": [{"id": environ["QUERY_STRING"]}] if %(left)s else []}
+        bodies = {"/readyz": {}, "/v1/capacity": {"workers": live if %(live)s else []}, "/v1/jobs": jobs}
         return answer("application/json", json.dumps(bodies[path]).encode())
     return app
 """
@@ -55,12 +63,20 @@ class Up:
         self.out, self.err = folder / "out", folder / "err"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *arguments: str, dies: bool = False) -> "subprocess.Popen[bytes]":
-        """Start it; ``dies``: with a worker that ends at once."""
+    def start(
+        self, *arguments: str, dies: bool = False, slow: float = 0, left: bool = False
+    ) -> "subprocess.Popen[bytes]":
+        """Start it.
+
+        Args:
+            dies: with a worker that ends at once.
+            slow: seconds until the answer comes.
+            left: with two jobs that are there already.
+        """
         sources = {
             "workers/__init__.py": WORKERS % {"dies": dies},
             "api/__init__.py": "",
-            "api/app.py": API % {"live": not dies},
+            "api/app.py": API % {"live": not dies, "slow": slow, "left": left},
             "api/gunicorn_conf.py": (ROOT / "api/gunicorn_conf.py").read_text(),
         }
         for name, source in sources.items():
@@ -126,6 +142,27 @@ def test_it_stays_until_it_is_told_to_stop(up: Up, signum: signal.Signals) -> No
     assert len(up.left()) >= 5
     process.send_signal(signum)
     assert process.wait(timeout=60) == 0
+    assert up.left() == []
+
+
+def test_what_makes_the_first_answer_late_is_told(up: Up) -> None:
+    """Jobs from before, and a model that loads; neither in the answer."""
+    assert up.start("--once", slow=3, left=True).wait(timeout=60) == 0, up.err.read_text()
+    assert up.out.read_text() == "Paris.\n"
+    before, question, after = up.err.read_text().partition("What is the capital of France?")
+    assert "2 jobs from before go on as well\n" in before
+    assert question and "\nloading tiny; " in after
+
+
+def test_a_stop_during_the_question_says_what_it_does(up: Up) -> None:
+    """As it does later; but what was asked for was not done."""
+    process = up.start(slow=60)
+    wait_until(lambda: "France" in up.err.read_text(), "the question", 60)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert "\nstopping: " in up.err.read_text()
+    assert up.err.read_text().endswith("stopped\n")
+    assert "go on" not in up.err.read_text()
     assert up.left() == []
 
 

@@ -151,7 +151,7 @@ def test_a_job_is_done_only_when_the_device_is(
     batch.add(RunningJob("job/1", request, "standard", 0.0, list(b"Hello"), [], 64, 1, text))
     while len(batch):
         assert not waited
-        steps = batch.step()
+        steps = batch.step(1 << 40)
     assert steps[-1].result is not None
     assert (steps[-1].result["finish_reason"] == "stop") == bool(stop)
     assert waited

@@ -11,6 +11,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from scheduler.job import State
+from scheduler.tokenizers import prompts_key
 from tests.running import Site
 
 JSON = ("--serializer", "json")
@@ -42,6 +43,7 @@ def test_a_plain_worker_completes_jobs(site: Site, text: str, kind: Sequence[str
 
 def test_a_plain_worker_tells_a_refused_job(site: Site) -> None:
     """400 as the outcome; RQ says failed; the job is not tried again; the next one runs."""
+    site.connection.delete(prompts_key("tiny"))  # else it is refused at once
     bad, good = site.submit("x" * 4096), site.submit(max_tokens=2)
     with site.worker("--burst", kind=JSON, wait=False) as worker:
         assert worker.exit_code(60) == 0, worker.log

@@ -25,7 +25,9 @@ requests = st.fixed_dictionaries(
         "max_tokens": st.integers(1, 1 << 20),
         "temperature": st.floats(0, 2),
         "top_k": st.integers(0, 1 << 20),
-        "logit_bias": st.dictionaries(st.integers(-5, 1 << 20).map(str), st.floats(-100, 100), max_size=3),
+        "logit_bias": st.dictionaries(
+            st.integers(0, (1 << 32) - 1).map(str), st.floats(-100, 100), max_size=3
+        ),
         "seed": st.integers(-(1 << 63), (1 << 64) - 1),
         "stop": st.none() | text | st.lists(text, max_size=3),
         "logprobs": st.none() | st.booleans() | st.integers(0, 20),

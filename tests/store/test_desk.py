@@ -60,5 +60,5 @@ def test_attempts_that_are_no_number_are_the_settings(
     rewrite(connection, broken.id, max_attempts=most)
     for rec in (broken, once):
         held = desk.take(worker.claim(rec.id))
-        desk.judge([held], Failure(Fault.BUG, died=False, company=1, detail=""))
+        desk.judge([held], Failure(Fault.BUG, died=False, company=1))
     assert [queue.fetch(rec.id).state for rec in (broken, once)] == [State.QUEUED, State.FAILED]

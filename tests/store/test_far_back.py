@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from redis import Redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -106,3 +107,21 @@ def test_a_look_that_goes_on_passes_over_nothing_that_is_wanted(
         return rec.meta.model == MODEL
 
     assert [look() for _ in range(4)] == [[first.id]] * 4
+
+
+def test_a_look_at_what_waits_reads_each_request_once(
+    lifecycle: Lifecycle, submit: Submit, worker: PretendWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be megabytes, and workers look every second; the claim reads its own."""
+    jobs = [submit().id for _ in range(3)]
+    read: list[str] = []
+    envelope = JobQueue.envelope
+    monkeypatch.setattr(JobQueue, "envelope", lambda queue, job: read.append(job) or envelope(queue, job))
+    claims, ledger = claiming(lifecycle, worker)
+    for _ in range(5):
+        assert claims.anything_waits(ledger)
+        lifecycle.queue.heads(PRIORITIES, 16)
+    assert sorted(read) == jobs
+    held = claims.claim(ledger)
+    assert held is not None
+    assert (held.rec.id, held.rec.request.prompt) == (jobs[0], "hi")

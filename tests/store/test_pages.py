@@ -10,6 +10,7 @@ from rq.job import Job
 
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle, Page
+from scheduler.queue import JobQueue
 from scheduler.record import Outcome
 from scheduler.strays import mend
 from tests.pretend_worker import PretendWorker
@@ -98,3 +99,36 @@ def test_an_ended_job_is_listed_until_it_lapses(
     assert ids(lifecycle.page()) == []
     mend(lifecycle.queue)
     assert not connection.exists("tidegate:jobs", f"tidegate:events:{rec.id}")
+
+
+def test_a_list_reads_no_requests(
+    connection: Redis,
+    lifecycle: Lifecycle,
+    submit: Submit,
+    worker: PretendWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They may be megabytes; what a list tells of a job, its metadata and its result, lies elsewhere."""
+    jobs = [submit(metadata={"für": str(number)}).id for number in range(3)]
+    worker.complete(worker.claim(jobs[1]), "done")
+    whole = [lifecycle.get(job).view() for job in reversed(jobs)]
+    for job in jobs:
+        connection.hdel(Job.key_for(job), "data")
+    assert [rec.view() for rec in lifecycle.page().records] == whole
+    assert [rec.view() for rec in lifecycle.page(status="completed").records] == [whole[1]]
+    assert whole[1]["result"]["text"] == "done"
+
+
+def test_a_list_without_filters_reads_no_more_than_it_shows(
+    lifecycle: Lifecycle, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more, to know whether there are more."""
+    for _ in range(9):
+        submit()
+    read: list[int] = []
+    headings = JobQueue.headings
+    monkeypatch.setattr(
+        JobQueue, "headings", lambda queue, found: read.append(len(found)) or headings(queue, found)
+    )
+    lifecycle.page(limit=3)
+    assert read == [4]

@@ -17,7 +17,9 @@ MEMORY = (Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT)
 
 def judged(meta: Meta, fault: Fault, *, died: bool, company: int, most: int = 2) -> Meta | ClientError:
     """What becomes of a job."""
-    failure = Failure(fault, died=died, company=company, detail="why", limit_bytes=3 << 30)
+    failure = Failure(
+        fault, died=died, company=company, exit_name="SIGSEGV" if died else "", limit_bytes=3 << 30
+    )
     return judge_failure(meta, failure, most, 12.0)
 
 
@@ -105,3 +107,17 @@ def test_running_out_alone_says_what_was_needed_and_what_there_was() -> None:
     assert isinstance(error, ClientError)
     assert error.message == "insufficient memory: the job needs 5.0 GiB; it ran out alone within 3.0 GiB"
     assert error.numbers == {"estimated_bytes": 5 << 30, "limit_bytes": 3 << 30}
+
+
+@pytest.mark.parametrize(
+    ("fault", "died", "message"),
+    [
+        (Fault.BUG, True, "the job ended its engine 2 times (SIGSEGV, bug)"),
+        (Fault.BUG, False, "generation failed 2 times (bug)"),
+        (Fault.GPU_TIMEOUT, True, "the engine made no progress (SIGSEGV, gpu timeout)"),
+        (Fault.BUFFER_TOO_LARGE, False, "this job needs a buffer larger than the device takes"),
+    ],
+)
+def test_a_failure_is_told_in_our_own_words(fault: Fault, *, died: bool, message: str) -> None:
+    """How the process exited and the fault's class; there is no field for anybody else's text."""
+    assert str(judged(BLAMED, fault, died=died, company=1)) == message

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from scheduler.errors import ClientError
 from tidegate import client as client_module
 from tidegate.client import Client, is_loopback
-from tidegate.failures import ApiUnreachable
+from tidegate.failures import ApiUnreachable, UrlInvalid
+from tidegate.reconnecting import Outage
 
 DELTA = b'id: %d\nevent: delta\ndata: {"text": "%s"}\n\n'
 COMPLETED = b'id: 9\nevent: completed\ndata: {"id": "job_1", "status": "completed"}\n\ndata: [DONE]\n\n'
@@ -36,7 +38,7 @@ def script() -> Iterator[Script]:
         def _play(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             played.seen.append((self.command, self.path, self.headers.get("Last-Event-ID")))
-            status, body = played.answers.pop(0)
+            status, body = played.answers.pop(0) if played.answers else (503, error("store_unavailable"))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(body)
@@ -57,7 +59,7 @@ def script() -> Iterator[Script]:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RECONNECT_SECONDS", 0)
+    monkeypatch.setattr(client_module, "Outage", partial(Outage, first_seconds=0.0))
 
 
 def error(code: str, **fields: Any) -> bytes:
@@ -94,11 +96,63 @@ def test_a_stream_waits_out_a_store_that_is_away(script: Script) -> None:
 
 
 def test_a_stream_that_keeps_breaking_is_given_up(script: Script) -> None:
-    """Five times in a row without an event; the message says how to go on."""
+    """When patience ends; one word of it before, and the message says how to go on."""
+    lost: list[int] = []
     script.answers = [(200, b": nothing\n\n")] * 6
-    with Client(script.url) as client, pytest.raises(ApiUnreachable, match="tidegate stream job_1"):
+    with (
+        Client(script.url, patience_seconds=0.1) as client,
+        pytest.raises(ApiUnreachable, match="because; follow the job with `tidegate stream job_1`"),
+    ):
+        list(client.stream("job_1", on_loss=lambda: lost.append(len(script.seen))))
+    assert lost == [1]
+    assert len(script.seen) > 6
+
+
+def test_a_stream_outlasts_an_api_that_is_started_anew(script: Script) -> None:
+    """More breaks than one would try in a hurry; each outage is told of once."""
+    lost: list[int] = []
+    away = [(503, error("store_unavailable"))] * 12
+    script.answers = [(200, DELTA % (1, b"Pa")), *away, (200, DELTA % (2, b"ris")), *away, (200, COMPLETED)]
+    with Client(script.url) as client:
+        events = list(client.stream("job_1", on_loss=lambda: lost.append(len(script.seen))))
+    assert [event.name for event in events] == ["delta", "delta", "completed"]
+    assert lost == [1, 14]
+
+
+def test_a_stream_from_nowhere_is_not_waited_for() -> None:
+    """An API that never answered is not one that went away."""
+    with Client("http://127.0.0.1:1") as client, pytest.raises(ApiUnreachable, match="tidegate up"):
         list(client.stream("job_1"))
-    assert script.answers == []
+
+
+def test_tries_come_less_and_less_often_for_a_minute() -> None:
+    """The pauses double up to five seconds; what comes in between starts them anew."""
+    now = 0.0
+    outage, pauses = Outage(60.0, lambda: now), []
+    while (pause := outage.pause()) is not None:
+        pauses.append(pause)
+        now += pause
+    assert pauses[:5] == [0.5, 1.0, 2.0, 4.0, 5.0]
+    assert now == 60.0
+    outage.over()
+    assert outage.pause() == 0.5
+
+
+def test_unfinished_jobs_are_counted_once(script: Script) -> None:
+    """One that begins between two looks is in both."""
+    script.answers = [
+        (200, json.dumps({"data": [{"id": each} for each in ids]}).encode()) for ids in ("ab", "bc")
+    ]
+    with Client(script.url) as client:
+        assert client.unfinished() == 3
+    assert [path.partition("status=")[2] for _, path, _ in script.seen] == ["queued", "in_progress"]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8400", "localhost:8400", "http://", "http://h:x"])
+def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
+    """Nothing that is started would answer there."""
+    with pytest.raises(UrlInvalid, match="not a URL"):
+        Client(url)
 
 
 def test_a_stream_of_no_job_is_an_error(script: Script) -> None:

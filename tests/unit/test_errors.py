@@ -129,7 +129,7 @@ def test_a_body_of_another_version_reads_as_internal_error(body: dict[str, objec
 @pytest.mark.parametrize("died", [True, False])
 def test_memory_is_never_called_context(fault: Fault, *, died: bool) -> None:
     """Clients match those words and throw history away; whatever ended the job, they are not said."""
-    failure = Failure(fault, died=died, company=1, detail="[metal] out of memory", limit_bytes=1 << 30)
+    failure = Failure(fault, died=died, company=1, limit_bytes=1 << 30)
     verdict = judge_failure(Meta(failures=9, estimated_bytes=1 << 40), failure, 3, 5.0)
     messages = [str(verdict)] if isinstance(verdict, ClientError) else []
     messages.append(never_fits("job_x", 10 << 30, 5 << 30).message)

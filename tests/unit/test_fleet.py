@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from scheduler.admission import Decision, judge
-from scheduler.fleet import RunningReport, WorkerReport
+from scheduler.fleet import RunningReport, WorkerReport, ready_models
 from scheduler.foresight import Row
 from tests.pretend_worker import CARD
 
@@ -69,3 +70,47 @@ def test_a_card_of_another_version_leaves_it_open(card: dict[str, Any]) -> None:
     view = said(cards={CARD.model: card}).view()
     assert view.cards == {}
     assert judge([view], CARD.model, Row(1 << 30, 1)).decision is Decision.WAITS
+
+
+ODD: dict[str, Any] = {
+    "budget_bytes": "plenty",
+    "served": 5,
+    "queues": None,
+    "cards": {"m": []},
+    "running": [{"job_id": "job_1"}],
+    "limits_bytes": {"set": None},
+    "tokens_per_second": math.nan,
+    "updated_at": math.inf,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_report_with_an_odd_field_is_no_report(name: str) -> None:
+    """It would break whoever reads it."""
+    with pytest.raises(ValueError):
+        said(**{name: ODD[name]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"rubbish", b"[]", b"5", b"null", b"{}", b"\xff", b"[" * 100_000, b'{"name": "w"}'],
+    ids=repr,
+)
+def test_rubbish_is_no_report(text: bytes) -> None:
+    """Whatever it is, it is said by one kind of error."""
+    with pytest.raises(ValueError):
+        WorkerReport.parse(text)
+
+
+def test_a_card_with_odd_fields_is_no_card() -> None:
+    """Of this version by its number alone."""
+    assert said(cards={CARD.model: CARD.to_json() | {"weights_bytes": "many"}}).view().cards == {}
+
+
+def test_a_worker_takes_what_its_queues_hold() -> None:
+    """A model is served for those classes only that its worker listens to; for none, it is not ready."""
+    assert REPORT.takes(CARD.model, "standard")
+    assert not REPORT.takes(CARD.model, "batch")
+    assert not REPORT.takes("another", "standard")
+    assert ready_models([REPORT]) == {CARD.model}
+    assert ready_models([replace(REPORT, queues=("default",))]) == set()

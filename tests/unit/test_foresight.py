@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from scheduler.foresight import Row, next_loop, replay
+from scheduler.foresight import Left, Loop, Row, next_loop, replay
 from scheduler.rectangles import Batch, CacheGroup, Place, Slots
 
 FULL = CacheGroup("full", 1, bytes_per_token=1)
@@ -67,11 +69,14 @@ def test_quiet_steps_are_passed_over() -> None:
 
 def test_a_row_goes_on_from_where_it_is() -> None:
     """Waiting, in its prompt, or decoding; and a few tokens further than was said."""
-    held, steps = next_loop(
+    loop = next_loop(
         [FULL], [Row(300, 50, 310), Row(200, 9, 100), Row(7, 1)], 100, 4, ((100, 256), (310, 313))
     )
-    assert held == 313 + 256
-    assert [(step.kind, step.rows, step.tokens) for step in steps] == [("decode", 1, 1), ("prefill", 2, 99)]
+    assert loop.before_bytes == 313 + 256
+    assert [(step.kind, step.rows, step.tokens) for step in loop.steps] == [
+        ("decode", 1, 1),
+        ("prefill", 2, 99),
+    ]
     late = next(iter(replay([FULL], [Row(300, 50, 310)], 100, 4)))
     assert late.context_tokens == 310 + 16 + 40
 
@@ -79,7 +84,7 @@ def test_a_row_goes_on_from_where_it_is() -> None:
 def test_no_rows_have_no_life() -> None:
     """Nothing to come."""
     assert list(replay([FULL], [], 64, 1)) == []
-    assert next_loop([FULL], [], 64, 1, (None, None)) == (0, [])
+    assert next_loop([FULL], [], 64, 1, (None, None)) == Loop([], 0, Left())
 
 
 def test_those_who_leave_take_their_padding_along() -> None:
@@ -96,6 +101,23 @@ def test_those_who_leave_take_their_padding_along() -> None:
 @pytest.mark.parametrize("room", [0, 1])
 def test_a_real_batchs_free_slots_decide_when_it_grows(room: int) -> None:
     """Without one the next token costs 256 for every row, with one none."""
-    held, (step,) = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, (None, (20, 20 + room)))
-    assert held == 3 * (20 + room)
-    assert step.held_bytes - held == (0 if room else 3 * 256)
+    loop = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, (None, (20, 20 + room)))
+    (step,) = loop.steps
+    assert loop.before_bytes == 3 * (20 + room)
+    assert step.held_bytes - loop.before_bytes == (0 if room else 3 * 256)
+
+
+def test_rows_that_come_and_go_are_copied_with_the_next_step() -> None:
+    """Until then what was evaluated stays in memory; a batch that has no row left does not."""
+    moves, decodes = Row(100, 9, 99), Row(20, 90, 20)
+    real = ((99, 256), (20, 256))
+    loop = next_loop([FULL], [moves, decodes], 64, 4, real)
+    assert loop.left.held_bytes == (0, 2 * 256)
+    assert loop.left.copied_bytes[1] > 0
+    together = [replace(moves, cached_tokens=100), replace(decodes, cached_tokens=21)]
+    after = next_loop([FULL], together, 64, 4, (None, (100, 256)), loop.left)
+    assert after.before_bytes == loop.left.memory_bytes
+    assert [step.copied_bytes for step in after.steps] == [loop.left.copied_bytes[1]]
+    assert next_loop([FULL], [], 64, 4, (None, None), loop.left).before_bytes == 0
+    alone = next_loop([FULL], together[1:], 64, 4, (None, (21, 256)), loop.left, cut=True)
+    assert alone.steps[0].copied_bytes == 4 * 256

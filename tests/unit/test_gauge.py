@@ -6,9 +6,19 @@ import os
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
-from workers.gauge import cgroup_limits, cuda_limits, derive_budget, device_name, metal_limits, read_limits
+from workers.gauge import (
+    cgroup_limits,
+    cuda_limits,
+    derive_budget,
+    device_name,
+    metal_limits,
+    one_at_a_time,
+    read_limits,
+    steady_budget,
+)
 
 GIB = 1 << 30
 
@@ -21,6 +31,24 @@ def test_an_operators_budget_beats_every_reading() -> None:
 def test_the_least_limit_binds() -> None:
     """Its name is the budget's source."""
     assert derive_budget({"host_total": 30, "cgroup": 10, "host_available": 20}, None) == (10, "cgroup")
+
+
+LIMITS = {"host_total": 900, "host_available": 300, "cgroup_total": 800, "cgroup_available": 400}
+
+
+@pytest.mark.parametrize(
+    ("limits", "setting", "budget"),
+    [
+        (LIMITS, None, (800, "cgroup_total")),
+        (LIMITS, 700, (700, "TIDEGATE_MEMORY_BUDGET")),
+        ({"cuda_available": 300}, None, (300, "cuda_available")),
+    ],
+)
+def test_what_passes_does_not_decide_what_ever_fits(
+    limits: dict[str, int], setting: int | None, budget: tuple[int, str]
+) -> None:
+    """A reading binds only where nothing else is known; an operator's budget beats all."""
+    assert steady_budget(limits, setting) == budget
 
 
 def test_a_mac_is_limited_by_ram_working_set_and_what_is_free() -> None:
@@ -86,3 +114,28 @@ def test_this_host_has_a_budget() -> None:
     assert source in read_limits()
     assert 0 < budget < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert device_name().split(":")[0] in {"metal", "cuda", "cpu"}
+
+
+def chain_peak_bytes() -> int:
+    """Of a hundred products in a row, with factors of 4 MiB made on the way: two at once will do."""
+    made = mx.ones((256, 1024))
+    mx.eval(made)
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    for _ in range(100):
+        made = mx.exp(made * 1e-3) @ mx.ones((1024, 1024))
+    mx.eval(made)
+    mx.synchronize()
+    return mx.get_peak_memory() - before
+
+
+def test_evaluation_held_back_takes_what_it_must() -> None:
+    """The limit is afterwards what it was, and an error leaves it so too."""
+    limit = mx.set_memory_limit(1 << 40)
+    mx.set_memory_limit(limit)
+    with one_at_a_time():
+        peaks = {chain_peak_bytes() for _ in range(3)}
+    assert max(peaks) < 16 << 20  # left alone some 60 MiB, and 500 at most
+    with pytest.raises(ZeroDivisionError), one_at_a_time():
+        raise ZeroDivisionError
+    assert mx.set_memory_limit(limit) == limit

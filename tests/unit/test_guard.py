@@ -54,8 +54,8 @@ def test_what_is_over_the_budget_never_just_goes(active: int, cache: int, growth
         assert action is not Action.SHED or (jobs > 1 and active + growth > budget)
 
 
-def growth(*loads: Load, room: int = 0, chunk: int = 64, together: int = 4, regrouped: bool = False) -> int:
-    return foresee(CARD, loads, chunk, together, (None, (20, 20 + room)), regrouped=regrouped).growth_bytes
+def growth(*loads: Load, room: int = 0, chunk: int = 64, together: int = 4, cut: bool = False) -> int:
+    return foresee(CARD, loads, chunk, together, (None, (20, 20 + room)), cut=cut).growth_bytes
 
 
 def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
@@ -73,14 +73,12 @@ def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
 
 def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
     """A cache grows 256 tokens at a time: without a free slot the next token costs as many and a layer's
-    copy, with one only its own work; and where rows came or went a copy all the same.
+    copy, with one only its own work; and where rows went four, as they and their padding are cut off.
     """
     work = int(300 * MARGIN) + (1 << 16)
     assert growth(*[DECODES] * 3, room=1) == work
     assert growth(*[DECODES] * 3, room=0) == 3 * 256 * 10 + int(3 * 276 * 5 * 1.02 + 300 * MARGIN) + (1 << 16)
-    assert growth(*[DECODES] * 3, room=1, regrouped=True) == int(3 * 21 * 10 * 1.02 + 300 * MARGIN) + (
-        1 << 16
-    )
+    assert growth(*[DECODES] * 3, room=1, cut=True) == int(4 * 3 * 21 * 5 * 1.02 + 300 * MARGIN) + (1 << 16)
 
 
 def test_what_a_step_will_take_is_told_apart() -> None:

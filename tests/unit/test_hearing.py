@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler.blame import Failure, Fault
 from scheduler.footprint import ModelCard
@@ -34,7 +35,7 @@ class Dying:
         raise WireBroken("the pipe ended")
 
     def bury(self) -> Death:
-        return Death(self.fault, -6, "SIGABRT")
+        return Death(self.fault, -6, "SIGABRT: /srv/secret: it broke")
 
     def start(self) -> None:
         """The next engine."""
@@ -115,3 +116,34 @@ def test_what_an_engine_learnt_is_counted_with_and_published() -> None:
     house.supervisor.says = [{"kind": "learnt", "card": PLAIN.to_json()}]
     house.hearing.hear(more=True)
     assert counted == house.learnt == [PLAIN]
+
+
+def test_an_engines_last_words_are_not_for_clients() -> None:
+    """Neither of a model that ended it nor of a job: they hear how it exited, and of what fault."""
+    house = House()
+    house.dies(Fault.BUG, "job_a/1")
+    house.dies(Fault.BUG)
+    error, failure = house.residency.why_not("b"), house.desk.judged[0]
+    assert error is not None
+    assert error.message == "b ended the engine while it was loaded (SIGABRT, bug)"
+    assert (failure.exit_name, failure.words) == ("SIGABRT", "SIGABRT, bug")
+
+
+def test_what_mlx_raised_is_not_for_clients() -> None:
+    """Its text is logged; what becomes of the jobs goes by the fault alone."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    text = "RuntimeError: [malloc] Unable to allocate 5 bytes in /srv/secret"
+    house.supervisor.says = [{"kind": "raised", "keys": ["job_a/1"], "text": text}]
+    with capture_logs() as logged:
+        house.hearing.hear(more=True)
+    assert house.desk.judged == [Failure(Fault.OUT_OF_MEMORY, died=False, company=1)]
+    assert [line["text"] for line in logged] == [text]
+
+
+def test_what_loading_said_is_not_for_clients() -> None:
+    """Only that the model cannot be loaded."""
+    house = House()
+    house.supervisor.says = [{"kind": "load_failed", "model": "a", "reason": "No such file: /srv/secret"}]
+    house.hearing.hear(more=True)
+    assert str(house.residency.why_not("a")) == "the model a cannot be loaded here now"

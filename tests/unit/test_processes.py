@@ -150,6 +150,18 @@ def test_a_program_run_to_its_end_must_succeed(tmp_path: Path) -> None:
             processes.run(python("raise SystemExit(4)", tmp_path))
 
 
+def test_a_program_run_to_its_end_shows_its_messages_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it makes known as its result is for other callers."""
+    with capfd.disabled(), (tmp_path / "err").open("w") as err, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", err)
+        with Processes(tmp_path / "logs") as processes:
+            processes.run(python("import sys; print('a path'); print('news', file=sys.stderr)", tmp_path))
+    assert (tmp_path / "err").read_text() == "news\n"
+    assert capfd.readouterr().out == ""
+
+
 def test_logs_of_earlier_runs_are_kept_for_a_while(tmp_path: Path) -> None:
     """Each start begins a log; three earlier ones are kept."""
     for run in range(6):

@@ -11,9 +11,11 @@ from rq.cli import worker as rq_worker
 
 from scheduler.job import PRIORITIES
 from scheduler.settings import load
+from tests.readme_tables import README
 from tidegate import programs
 from tidegate.command import main
-from tidegate.failures import ProcessFailed
+from tidegate.failures import ModelsMissing, ProcessFailed
+from tidegate.up import curl_to_try
 
 SECRET_URL = "redis://:hunter2@queue/1"
 
@@ -76,6 +78,44 @@ def test_a_folder_that_cannot_be_written_down_is_refused(tmp_path: Path) -> None
         programs.with_sample(load(data_dir=tmp_path / "a,b"))
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """At the start, not by the first job; a Hugging Face id is no folder, and the sample is made."""
+    for source in ("/nope", "./nope", "~/nope-nope"):
+        with pytest.raises(ModelsMissing, match=f"the folder {source} does not exist"):
+            programs.insist_on_models(load(models=("org/m", f"foo={source}")))
+    programs.insist_on_models(load(models=("org/m", f"here={tmp_path}", "s=/made")), Path("/made"))
+
+
+@pytest.mark.parametrize("set_by", ["nobody", "the operator"])
+def test_a_worker_without_its_queue_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, set_by: str
+) -> None:
+    """Where it looked, without the password, and what to start; it does not become RQ's."""
+    monkeypatch.setattr("os.execve", pytest.fail)
+    monkeypatch.setenv("TIDEGATE_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("TIDEGATE_REDIS_URL", raising=False)
+    if set_by == "the operator":
+        monkeypatch.setenv("TIDEGATE_REDIS_URL", "redis://:hunter2@127.0.0.1:1/0")
+    result = CliRunner().invoke(main, ["worker"])
+    assert result.exit_code == 1
+    where = "redis://127.0.0.1:1/0" if set_by == "the operator" else f"unix://{load().socket_path}"
+    assert result.output.startswith(f"Error: nothing answers at {where} ")
+    assert ("TIDEGATE_REDIS_URL" if set_by == "the operator" else "`tidegate up`") in result.output
+    assert "hunter2" not in result.output
+
+
+def test_commands_are_explained_in_full() -> None:
+    """The list cuts nothing off on a screen of 80 columns."""
+    assert (
+        "..." not in CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+    )
+
+
+def test_the_readme_shows_the_call_that_up_shows() -> None:
+    """So that what is tried first answers well."""
+    assert curl_to_try("http://127.0.0.1:8400", programs.SAMPLE_NAME) in README.read_text()
+
+
 def rq_reads(command: Sequence[str], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What RQ's own `worker` command makes of a command line and an environment."""
     assert command[:4] == (sys.executable, "-m", "rq.cli", "worker")
@@ -97,6 +137,7 @@ def test_the_worker_is_rqs_on_the_queue_in_use(
         command, environment = program.command, program.environment
     else:
         became: list[Any] = []
+        monkeypatch.setattr("tidegate.command.insist_on_queue", lambda _: None)
         monkeypatch.setattr("os.execve", lambda *given: became.append(given))
         monkeypatch.setattr("os.execv", pytest.fail)
         CliRunner().invoke(main, ["worker"], catch_exceptions=False)

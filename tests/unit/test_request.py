@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scheduler.errors import ClientError
-from scheduler.request import MAX_TEXT_BYTES, read_request
+from scheduler.request import MAX_TEXT_BYTES, JobRequest, read_request
 
 SAY = [{"role": "user", "content": "hi"}]
 
@@ -35,11 +35,14 @@ def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
         (ask(model="m" * 257), "model"),
         (ask(model=5), "model"),
         (ask(model="\ud800"), "model"),
-        ({"model": "m"}, None),
-        (ask(messages=SAY), None),
+        ({"model": "m"}, "messages"),
+        (ask(prompt=None), "messages"),
+        (ask(messages=SAY), "prompt"),
         (ask(prompt=""), "prompt"),
         (ask(prompt=["a"]), "prompt"),
         (ask(prompt="\ud800"), "prompt"),
+        (ask(prompt="a" * (MAX_TEXT_BYTES + 1)), "prompt"),
+        (chat({"role": "user", "content": "a" * (MAX_TEXT_BYTES + 1)}), "messages"),
         (chat(), "messages"),
         (chat(*SAY * 4097), "messages"),
         (chat("hi"), "messages.0"),
@@ -49,8 +52,11 @@ def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
         (chat({"role": "user", "content": None}), "messages.0"),
         (chat({"role": "user", "content": 5}), "messages.0.content"),
         (chat(*SAY, {"role": "user", "content": {"a": 1}}), "messages.1.content"),
-        (chat({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}), "messages.0.content"),
-        (ask(tools=[{}]), None),
+        (chat({"role": "user", "content": ["a"]}), "messages.0.content.0"),
+        (chat({"role": "user", "content": [{"type": "text", "text": 5}]}), "messages.0.content.0.text"),
+        (chat({"role": "user", "content": [{"text": "a"}, {"type": 5}]}), "messages.0.content.1.type"),
+        (chat({"role": "king", "content": [{"type": 5}]}), "messages.0.role"),
+        (ask(tools=[{}]), "tools"),
         (ask(max_tokens=0), "max_tokens"),
         (ask(max_tokens=-1), "max_tokens"),
         (ask(max_tokens=1.5), "max_tokens"),
@@ -70,7 +76,12 @@ def chat(*messages: Any, **fields: Any) -> dict[str, Any]:
         (ask(frequency_penalty=-3), "frequency_penalty"),
         (ask(logit_bias={"5": 101}), "logit_bias.5"),
         (ask(logit_bias={"5": math.nan}), "logit_bias.5"),
+        (ask(logit_bias={"-1": 1}), "logit_bias.-1"),
+        (ask(logit_bias={str(1 << 32): 1}), "logit_bias.4294967296"),
+        (ask(logit_bias={"9" * 5000: 1}), "logit_bias." + "9" * 5000),
         (ask(logit_bias=dict.fromkeys(map(str, range(1025)), 1)), "logit_bias"),
+        (ask(model=None), "model"),
+        (ask(best_of=None), "best_of"),
         (ask(seed=1 << 64), "seed"),
         (ask(seed=-(1 << 63) - 1), "seed"),
         (ask(stop=""), "stop.0"),
@@ -102,6 +113,38 @@ def test_a_bad_field_is_named(data: object, param: str | None) -> None:
     assert (caught.value.code, caught.value.param) == ("invalid_request", param)
     assert caught.value.message.startswith(f"{param}: " if param else "")
     json.dumps(caught.value.body(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (chat(), "messages: at least one message is needed"),
+        (
+            chat({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}),
+            "messages.0.content.0.type: only text parts are taken",
+        ),
+        ({"model": "m"}, "messages: this or prompt is needed"),
+        (ask(messages=SAY), "prompt: give this or messages, not both"),
+        (ask(tools=[]), "tools: these need messages"),
+    ],
+)
+def test_a_fault_is_told_in_words_of_the_api(data: object, message: str) -> None:
+    """Not in the names of Python's types."""
+    with pytest.raises(ClientError) as caught:
+        read_request(data)
+    assert caught.value.message == message
+
+
+def test_null_says_nothing() -> None:
+    """Each field that may be left out may be null instead."""
+    optional = {name: None for name, field in JobRequest.model_fields.items() if not field.is_required()}
+    assert read_request(optional | ask()) == read_request(ask())
+
+
+def test_every_token_of_32_bits_can_be_biased() -> None:
+    """The model's own vocabulary is the worker's to know."""
+    bias = {str(token): 1 for token in (0, (1 << 32) - 1)}
+    assert read_request(ask(logit_bias=bias)).logit_bias == {0: 1.0, (1 << 32) - 1: 1.0}
 
 
 @pytest.mark.parametrize(

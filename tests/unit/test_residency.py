@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from scheduler.errors import ModelUnusable
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
 from scheduler.rectangles import CacheGroup
 from tests.cards import PLAIN
-from workers.residency import GIVEN_UP_SECONDS, Residency, weights_on_disk
+from workers.models import load_model
+from workers.residency import GIVEN_UP_SECONDS, Residency, is_missing_folder, weights_on_disk
 from workers.wire import Message
 
 CARD = replace(PLAIN, model="a", weights_bytes=4_000_000, caches=(CacheGroup("full", 1, bytes_per_token=1),))
@@ -111,7 +114,7 @@ def test_a_model_larger_than_the_budget_is_given_up_for_a_while(house: House) ->
     """It is not served, the reason has both numbers, and it is tried again later."""
     house.model("huge", 20_000_000)
     assert not house.load("huge")
-    reason = house.residency.why_not("huge") or ""
+    reason = str(house.residency.why_not("huge"))
     assert "19.1 MiB" in reason and "9.5 MiB" in reason
     assert "huge" not in house.residency.served
     house.now += GIVEN_UP_SECONDS - 1
@@ -216,3 +219,37 @@ def test_a_downloaded_model_weighs_its_snapshot(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "models--nobody--here" / "refs" / "main").write_text("b" * 40)
     assert weights_on_disk("nobody/here") == 20
     assert weights_on_disk("nobody/there") == 0
+
+
+def test_why_a_model_cannot_be_loaded_is_for_the_log_alone(house: House) -> None:
+    """It names folders and quotes libraries; clients hear a fixed sentence."""
+    house.residency.load("a", house.ledger)
+    with capture_logs() as logged:
+        house.residency.unloadable("a", "No safetensors found in /srv/secret/a", house.ledger)
+    error = house.residency.why_not("a")
+    assert error is not None
+    assert (error.code, error.message) == ("no_worker", "the model a cannot be loaded here now")
+    assert [line["reason"] for line in logged] == ["No safetensors found in /srv/secret/a"]
+    assert (house.residency.loading, house.ledger.weights_bytes) == (None, 0)
+
+
+@pytest.mark.parametrize("source", ["/srv/secret/none", "./none", "~/none-of-this-name"])
+def test_a_folder_that_is_not_there_is_said_so(house: House, source: str) -> None:
+    """The engine is not asked; the log names the folder, and the client is not told to try again."""
+    house.residency.sources["gone"] = source
+    with capture_logs() as logged:
+        assert not house.residency.load("gone", house.ledger)
+    error = house.residency.why_not("gone")
+    assert error is not None
+    assert (error.code, error.retry_after) == ("model_not_found", None)
+    assert "none" not in error.message
+    assert [line["reason"] for line in logged] == [f"the folder {source} does not exist"]
+    assert house.sent == []
+    with pytest.raises(ModelUnusable, match=f"^the folder {source} does not exist$"):
+        load_model("gone", source)
+
+
+def test_a_hugging_face_id_is_no_missing_folder() -> None:
+    """It is looked for elsewhere; and a folder that is there is none either."""
+    assert not is_missing_folder("mlx-community/some-model")
+    assert not is_missing_folder("/")

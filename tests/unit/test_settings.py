@@ -91,3 +91,31 @@ def test_a_deep_data_folder_has_a_socket_that_can_be_opened(tmp_path: Path) -> N
     other = load(data_dir=tmp_path / ("e" * 120))
     assert len(os.fsencode(deep.socket_path)) < 104
     assert deep.socket_path != other.socket_path
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_server_is_none(monkeypatch: pytest.MonkeyPatch, empty: str) -> None:
+    """As Compose files and shells write what is unset."""
+    monkeypatch.setenv("TIDEGATE_REDIS_URL", empty)
+    settings = load()
+    assert settings.redis_url is None
+    assert settings.server_url.startswith("unix://")
+
+
+@pytest.mark.parametrize("name", ["RESULT_TTL", "PROGRESS_TIMEOUT", "SHUTDOWN_GRACE", "LEASE_SECONDS"])
+@pytest.mark.parametrize("value", ["100000000000000000", "31622401", "inf", "nan"])
+def test_no_duration_is_longer_than_a_year(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """The store refuses longer expiries, and in the midst of a step; and what is no number is none."""
+    monkeypatch.setenv(f"TIDEGATE_{name}", value)
+    with pytest.raises(SettingsInvalid, match=f"TIDEGATE_{name}="):
+        load()
+    monkeypatch.setenv(f"TIDEGATE_{name}", "31536000")
+    load()
+
+
+def test_no_size_is_larger_than_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even one that no number holds."""
+    for text in ("9" * 400, "1048576TiB"):
+        monkeypatch.setenv("TIDEGATE_MEMORY_BUDGET", text)
+        with pytest.raises(SettingsInvalid, match="TIDEGATE_MEMORY_BUDGET="):
+            load()

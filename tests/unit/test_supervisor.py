@@ -4,36 +4,52 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
+from workers import supervisor
 from workers.supervisor import engine_environment, exit_name
 
+SMALL_BUFFERS = {"MLX_MAX_OPS_PER_BUFFER": "20", "MLX_MAX_MB_PER_BUFFER": "50"}
 
-def test_a_blas_of_the_operators_own_stays() -> None:
-    """LD_PRELOAD is not overwritten, and the inherited environment is left as it was."""
+
+def test_an_operators_own_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LD_PRELOAD is not overwritten, nor are MLX's buffers, and the inherited environment is left as it was."""
+    monkeypatch.setattr(sys, "platform", "linux")
     inherited = {"LD_PRELOAD": "/opt/blas.so", "PATH": "/bin"}
-    assert engine_environment(inherited, preload=True) == {"LD_PRELOAD": "/opt/blas.so", "PATH": "/bin"}
+    assert engine_environment(inherited, preload=True) == SMALL_BUFFERS | inherited
+    own = {"LD_PRELOAD": "/opt/blas.so", "MLX_MAX_OPS_PER_BUFFER": "90"}
+    assert engine_environment(own, preload=True) == SMALL_BUFFERS | own
 
 
-def test_nothing_is_preloaded_where_it_is_off() -> None:
+def test_nothing_is_preloaded_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """TIDEGATE_BLAS_PRELOAD=off."""
-    assert engine_environment({"PATH": "/bin"}, preload=False) == {"PATH": "/bin"}
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert engine_environment({"PATH": "/bin"}, preload=False) == SMALL_BUFFERS | {"PATH": "/bin"}
 
 
 def test_nothing_is_preloaded_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only Linux's wheel computes with a slow BLAS."""
+    """Only Linux's wheel computes with a slow BLAS, and Metal's buffers are small already."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert engine_environment({}, preload=True) == {}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there it is preloaded")
-def test_an_installed_openblas_is_preloaded() -> None:
-    """Where Linux has none, the environment stays as it was."""
+@pytest.mark.parametrize("folder", ["lib/x86_64-linux-gnu", "lib64", "lib"])
+def test_an_installed_openblas_is_preloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    """Wherever a distribution puts it; where there is none, and in the worker's own, nothing changes."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(supervisor, "Path", lambda _: tmp_path)  # in /usr's place
     inherited = {"PATH": "/bin"}
-    made = engine_environment(inherited, preload=True)
+    assert engine_environment(inherited, preload=True) == SMALL_BUFFERS | inherited
+    library = tmp_path / folder / "libopenblas.so.0"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    found = SMALL_BUFFERS | inherited | {"LD_PRELOAD": str(library)}
+    assert engine_environment(inherited, preload=True) == found
     assert inherited == {"PATH": "/bin"}
-    assert made == inherited or made["LD_PRELOAD"].endswith("libopenblas.so.0")
 
 
 @pytest.mark.parametrize(

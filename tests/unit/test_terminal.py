@@ -1,11 +1,14 @@
 """What the command prints, and where."""
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from scheduler.errors import ClientError, TidegateError
+from tidegate.slowness import telling
 from tidegate.sse import ServerSentEvent
 from tidegate.terminal import Terminal, printable, summary
 
@@ -31,6 +34,35 @@ def test_a_long_answer_is_not_broken_into_lines(capsys: pytest.CaptureFixture[st
     """What is piped is the text as it came."""
     Terminal().answer([event("delta", text="word " * 100), event("completed", id="x")])
     assert capsys.readouterr().out == "word " * 100 + "\n"
+
+
+def test_an_answer_that_breaks_off_ends_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said of the break stands on a line of its own, and not in the answer."""
+    terminal = Terminal()
+
+    def breaking() -> Iterator[ServerSentEvent]:
+        yield event("delta", text="Pa")
+        terminal.note("connection lost")
+        raise TidegateError
+
+    with pytest.raises(TidegateError):
+        terminal.answer(breaking())
+    assert capsys.readouterr() == ("Pa\n", "connection lost\n")
+
+
+def test_a_slow_answer_is_explained_once() -> None:
+    """Not one that comes at once; being queued is no answer."""
+    told = threading.Event()
+
+    def slow() -> Iterator[ServerSentEvent]:
+        yield event("queued")
+        assert told.wait(10)
+        yield event("delta", text="Pa")
+
+    assert [each.name for each in telling(slow(), 0.01, told.set)] == ["queued", "delta"]
+    told.clear()
+    list(telling([event("delta", text="Paris")], 60.0, told.set))
+    assert not told.is_set()
 
 
 def test_a_failed_job_is_an_error() -> None:

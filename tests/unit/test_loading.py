@@ -1,0 +1,70 @@
+"""How models are loaded, and the limits that MLX is given: MLX itself is watched, or asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from scheduler.errors import ModelUnusable
+from workers import models
+from workers.engine import Engine
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize("source", ["org/model", "here"])
+def test_code_that_comes_with_a_model_is_never_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
+) -> None:
+    """From a folder or the hub: said outright, so that no default of a later mlx-lm changes it."""
+    asked: list[dict[str, Any]] = []
+
+    def load(_: str, **options: Any) -> Any:
+        asked.append(options)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr(models, "mlx_load", load)
+    with pytest.raises(ModelUnusable, match="far enough"):
+        models.load_model("m", str(tmp_path) if source == "here" else source)
+    (options,) = asked
+    assert options["trust_remote_code"] is False
+    for name in ("model_config", "tokenizer_config"):
+        assert "trust_remote_code" not in (options.get(name) or {})
+
+
+@pytest.fixture(autouse=True)
+def limits() -> Iterator[None]:
+    """MLX's limits are the process's: they are put back."""
+    memory, cache = mx.set_memory_limit(GIB), mx.set_cache_limit(GIB)
+    yield
+    mx.set_memory_limit(memory)
+    mx.set_cache_limit(cache)
+
+
+@pytest.mark.parametrize(
+    ("budget", "cache_limit", "expected"),
+    [
+        (GIB, None, GIB // 16),
+        (64 * GIB, None, GIB),
+        (GIB, 0, 0),
+        (GIB, 5 << 20, 5 << 20),
+    ],
+    ids=["a sixteenth", "at most 1 GiB", "none", "as set"],
+)
+def test_mlx_is_given_the_limits_that_are_configured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: int, cache_limit: int | None, expected: int
+) -> None:
+    """Its memory limit is the budget; its cache keeps what was set, or a share of that."""
+    monkeypatch.setattr("workers.gauge.derive_budget", lambda *_, **__: (budget, "setting"))
+    shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 4, "cards_folder": str(tmp_path)}
+    said: list[Any] = []
+    Engine(said.append).handle(
+        {"kind": "configure", "memory_budget": budget, "cache_limit": cache_limit, **shape}
+    )
+    assert said[0]["budget_bytes"] == budget
+    assert mx.set_memory_limit(GIB) == budget
+    assert mx.set_cache_limit(GIB) == expected
