@@ -4,6 +4,7 @@ TidegateError
 ├── SettingsInvalid      an operator's setting cannot be used
 ├── TransitionRefused    the state table does not allow it, or another attempt holds the job
 ├── ModelUnusable        a model cannot be loaded or measured
+│   └── ModelUnsupported   no worker ever could: it is of another kind
 ├── StoreUnavailable     the queue's server does not answer
 └── ClientError          has a row in TABLE: a code, an HTTP status, whether a retry can help
 """
@@ -32,6 +33,10 @@ class TransitionRefused(TidegateError):
 
 class ModelUnusable(TidegateError):
     """A model cannot be loaded, or cannot be served with its memory known."""
+
+
+class ModelUnsupported(ModelUnusable):
+    """A model of a kind that is not run here; the message is for clients too."""
 
 
 class StoreUnavailable(TidegateError):

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import mlx.core as mx
 
-from scheduler.errors import ClientError, ModelUnusable
+from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from workers import gauge
 from workers.batch import ModelBatch
 from workers.engine_job import JobStep, RunningJob, make_job, packed
@@ -151,7 +151,8 @@ class Engine:
             gc.collect()
             mx.clear_cache()
             reason = str(error) if isinstance(error, ModelUnusable) else f"{type(error).__name__}: {error}"
-            self._send({"kind": "load_failed", "model": name, "reason": reason})
+            unsupported = isinstance(error, ModelUnsupported)
+            self._send({"kind": "load_failed", "model": name, "reason": reason, "unsupported": unsupported})
             return
         self._batches[name] = ModelBatch(loaded, card, **self._shape)
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}

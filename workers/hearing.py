@@ -110,7 +110,7 @@ class Hearing:
         elif kind == "loaded":
             self._on_loaded(message)
         elif kind == "load_failed":
-            self._residency.unloadable(message["model"], message["reason"], self._desk.ledger)
+            self._on_load_failed(message)
         elif kind == "measured":
             self._reporting.ready(message)
             if self._desk.ledger is not None:
@@ -124,6 +124,11 @@ class Hearing:
             self._on_raised(message)
         elif (held := self._desk.running.get(message.get("key", ""))) is not None:
             self._on_job(held, message)
+
+    def _on_load_failed(self, message: Message) -> None:
+        model, reason = message["model"], message["reason"]
+        refused = ClientError("model_not_found", reason, param="model") if message["unsupported"] else None
+        self._residency.unloadable(model, reason, self._desk.ledger, refused=refused)
 
     def _on_job(self, held: Held, message: Message) -> None:
         kind = message["kind"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm import load as mlx_load
 
-from scheduler.errors import ClientError, ModelUnusable
+from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from scheduler.request import JobRequest, Message
 from scheduler.tokenizers import SAMPLE
 from workers.residency import is_missing_folder
 
+_UNKNOWN_KIND = re.compile(r"Model type (\S{1,64}) not supported\.")  # mlx-lm 0.32's words
 _NO_CONTEXT_LIMIT = 1 << 20
 
 
@@ -45,6 +47,7 @@ def load_model(name: str, source: str) -> LoadedModel:
 
     Raises:
         ModelUnusable: it cannot be loaded; the message says why, to the operator alone: it names files.
+        ModelUnsupported: mlx-lm has no such architecture, as those that encode first and then decode.
     """
     if is_missing_folder(source):
         raise ModelUnusable(f"the folder {source} does not exist")
@@ -56,6 +59,9 @@ def load_model(name: str, source: str) -> LoadedModel:
     except MemoryError:
         raise
     except Exception as error:
+        if kind := _UNKNOWN_KIND.fullmatch(str(error)):
+            text = f"{name} is a {kind[1]!r}, of which mlx-lm has no model that generates text"
+            raise ModelUnsupported(text) from error
         raise ModelUnusable(f"{name} cannot be loaded from {source}: {error}") from error
     text = config.get("text_config") or config
     context = text.get("max_position_embeddings") or _NO_CONTEXT_LIMIT

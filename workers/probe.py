@@ -23,7 +23,7 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
-from scheduler.errors import ModelUnusable
+from scheduler.errors import ModelUnsupported
 from scheduler.footprint import CARD_VERSION, ModelCard
 from scheduler.foresight import Row, next_loop
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
@@ -50,9 +50,8 @@ _CONTEXT_SHARE: Final = 8
 _HALF_LAYER: Final = 0.5
 """The least that is copied at once: keys, then values."""
 
-_FLOOR_SECONDS: Final = (1.0, 5.0)
-"""What one length may cost on a CPU, and on a GPU, where short ones take longer than their tokens; and half of
-the time that loading took in any case."""
+_FLOOR_SECONDS: Final = 5.0
+"""What one length may cost in any case, and half of the time that loading took where that is more."""
 
 
 def measure(
@@ -73,15 +72,14 @@ def measure(
         load_seconds: what loading took; no chunk is measured that would cost half of it.
 
     Raises:
-        ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
+        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
     groups = cache_groups(loaded)
     decode = _run(loaded, [0] * (_SHORT + 1), _SHORT, steps=3)[-1]  # kernels are compiled at their first use
-    floor = _FLOOR_SECONDS[mx.default_device() == mx.Device(mx.gpu)]
     points: dict[int, int] = {}
     pace = 0.0
     for tokens in dict.fromkeys((_SHORT, *_LONGER, chunk_tokens, max(1, chunk_tokens - 1))):
-        if _LONG_COST * tokens * pace > max(floor, load_seconds / 2):
+        if _LONG_COST * tokens * pace > max(_FLOOR_SECONDS, load_seconds / 2):
             break
         began = time.monotonic()
         points[tokens] = _run(loaded, [0] * (tokens + 1), tokens, steps=1)[0]
@@ -108,7 +106,7 @@ def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
     """The kinds of cache that one row has, from a run over one token.
 
     Raises:
-        ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
+        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
     full: list[int] = []
     sliding: dict[int, list[int]] = defaultdict(list)
@@ -122,7 +120,7 @@ def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
         elif isinstance(cache, ArraysCache):
             state.append(cache.nbytes)
         else:
-            raise ModelUnusable(
+            raise ModelUnsupported(
                 f"{loaded.name} has a cache that cannot share a batch: {type(cache).__name__}"
             )
     groups = [CacheGroup("full", len(full), sum(full))] if full else []
@@ -242,7 +240,7 @@ def card_for(
         shape: as for :func:`measure`.
 
     Raises:
-        ModelUnusable: a cache of the model's cannot share a batch, or has a shape that is not known.
+        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
     fingerprint = fingerprint_of(source, device, chunk_tokens)
     card = _known(kept, folder, fingerprint) or measure(loaded, device, chunk_tokens=chunk_tokens, **shape)

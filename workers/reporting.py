@@ -102,11 +102,12 @@ class Reporting:
         tokens_per_second: float,
         served: Sequence[str],
     ) -> None:
-        """Say how this worker is, where that changed or the lease asks for it; see to the silent ones."""
+        """Say how this worker is, its account settled, where that changed or the lease asks; see to the silent."""
         now, lease = time.monotonic(), self._lifecycle.settings.lease_seconds
         if not self._changed and now - self._reported_at < lease / _REPORTS_PER_LEASE:
             return
         account = ledger or Ledger(self._device["steady_bytes"], 0, 1)
+        account.settle()
         report = fleet.WorkerReport(
             name=self._name,
             host=self._host,

@@ -78,7 +78,10 @@ class Residency:
         if self.loading is not None:
             return False
         if is_missing_folder(self.sources[model]):
-            self.unloadable(model, f"the folder {self.sources[model]} does not exist", for_good=True)
+            refused = ClientError(
+                "model_not_found", f"the model {model} cannot be loaded here", param="model"
+            )
+            self.unloadable(model, f"the folder {self.sources[model]} does not exist", refused=refused)
             return False
         need = self._weights.get(model) or weights_on_disk(self.sources[model]) or ledger.budget_bytes
         if need > ledger.budget_bytes:
@@ -147,25 +150,21 @@ class Residency:
             self._suspected.add(model)
 
     def unloadable(
-        self, model: str, detail: str, ledger: Ledger | None = None, *, for_good: bool = False
+        self, model: str, detail: str, ledger: Ledger | None = None, *, refused: ClientError | None = None
     ) -> None:
-        """A model cannot be loaded: the detail, which names the operator's files, is for the log alone.
+        """A model cannot be loaded: the detail, which may name the operator's files, is for the log alone.
 
         Args:
             model: its name.
             detail: what loading said.
             ledger: where its weights were expected.
-            for_good: whether no retry of a client's can help.
+            refused: what clients are told where no retry can help.
         """
         if ledger is not None:
             ledger.expect_no_more(model)
         log.error("model cannot be loaded", model=model, reason=detail)
-        error = ClientError(
-            "no_worker", f"the model {model} cannot be loaded here now", retry_after=GIVEN_UP_SECONDS
-        )
-        if for_good:
-            error = ClientError("model_not_found", f"the model {model} cannot be loaded here", param="model")
-        self._leave_alone(model, error)
+        later = f"the model {model} cannot be loaded here now"
+        self._leave_alone(model, refused or ClientError("no_worker", later, retry_after=GIVEN_UP_SECONDS))
 
     def give_up(self, model: str, reason: str) -> None:
         """Do not serve a model for a while, for a reason that clients may read."""

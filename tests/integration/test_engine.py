@@ -334,7 +334,9 @@ def test_a_model_that_cannot_be_loaded_is_told(talk: Talk, tiny_model: Path, tmp
             lambda name=name: talk.of("load_failed", model=name) or talk.of("loaded", model=name), name
         )  # type: ignore[misc]
         assert talk.of("load_failed", model=name), name
-        assert talk.of("load_failed", model=name)[0]["reason"]
+        (failed,) = talk.of("load_failed", model=name)
+        assert failed["reason"]
+        assert failed["unsupported"] == (name == "unknown"), name
     assert not (tmp_path / "ran").exists()
     assert talk.result(talk.run(max_tokens=2))
 

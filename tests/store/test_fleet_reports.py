@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from scheduler import fleet
 from scheduler.errors import ClientError
+from scheduler.foresight import Row
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Ledger
+from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.record import JobRecord
 from scheduler.request import read_request
@@ -111,3 +112,16 @@ def test_a_worker_names_the_limit_that_it_goes_by(lifecycle: Lifecycle, worker: 
         reporting.report("ready", ledger, (), active_bytes=0, tokens_per_second=0.0, served=())
         (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "three"]
         assert said.budget_bytes == limits[said.budget_source] == 900
+
+
+def test_a_report_gives_back_what_time_has_freed(lifecycle: Lifecycle) -> None:
+    """A job near its end reserves what it can still come to need, not what it could at its start."""
+    reporting = Reporting(lifecycle, "four", PRIORITIES, lambda: 0.0)
+    ledger, holder = Ledger(1 << 40, 512, 1), Holder("job_a", 1)
+    ledger.admit_model(replace(CARD, chunk_bytes=((512, 1 << 24),)))
+    ledger.reserve(holder, CARD.model, Row(500, 10))
+    before = ledger.reserved_bytes
+    ledger.advance(holder, 505)
+    reporting.report("ready", ledger, (), active_bytes=0, tokens_per_second=0.0, served=())
+    (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "four"]
+    assert said.reserved_bytes == ledger.reserved_bytes < before

@@ -141,9 +141,18 @@ def test_what_mlx_raised_is_not_for_clients() -> None:
     assert [line["text"] for line in logged] == [text]
 
 
-def test_what_loading_said_is_not_for_clients() -> None:
-    """Only that the model cannot be loaded."""
+@pytest.mark.parametrize(
+    ("reason", "unsupported", "told"),
+    [
+        ("No such file: /srv/secret", False, "the model a cannot be loaded here now"),
+        ("a is a 't5', of which there is none", True, "a is a 't5', of which there is none"),
+    ],
+)
+def test_what_loading_said_is_not_for_clients(reason: str, unsupported: bool, told: str) -> None:
+    """Only that the model cannot be loaded; where it is of a kind that never can be, that, and no retry."""
     house = House()
-    house.supervisor.says = [{"kind": "load_failed", "model": "a", "reason": "No such file: /srv/secret"}]
+    failed = {"kind": "load_failed", "model": "a", "reason": reason, "unsupported": unsupported}
+    house.supervisor.says = [failed]
     house.hearing.hear(more=True)
-    assert str(house.residency.why_not("a")) == "the model a cannot be loaded here now"
+    why = house.residency.why_not("a")
+    assert why is not None and (str(why), why.row.retryable) == (told, not unsupported)
