@@ -3,7 +3,8 @@
 What a step takes beside weights and caches, for B rows of S new tokens at a context of K::
 
     prefill   B · max(T1(S), S · (b + c · K))     T1 measured at a few S, b and c at long contexts
-    decode    max(3 · B · vocabulary, copies + B · (d + c · K))
+    decode    max(6 · B · vocabulary, copies + B · (d + c · K))
+    padded    B · S · p · K more, where rows have different lengths
 
 The first line's maximum is over kinds of layers: they follow each other, and the largest counts. ``c`` is
 about query heads x item size + 1 bytes per (token, key) where attention is not fused, near 0 where it is.
@@ -12,6 +13,7 @@ about query heads x item size + 1 bytes per (token, key) where attention is not 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -22,10 +24,13 @@ from pydantic import ConfigDict, TypeAdapter
 from scheduler.foresight import Row, Step, replay
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
 
-CARD_VERSION: Final = 2
+CARD_VERSION: Final = 3
 
-MARGIN: Final = 1.10
+MARGIN: Final = 1.15
 """On what a step takes, until a model's own steps have taught a better one."""
+
+_MOST: Final = 10.0
+"""More than any margin that is learnt."""
 
 _BEYOND_PROBES: Final = 1.2
 """On a chunk longer than any that was measured."""
@@ -35,8 +40,9 @@ _SMALL_BYTES: Final = 1 << 16
 
 _COPY_MARGIN: Final = 1.02
 
-_LOGIT_ROWS: Final = 3
-"""Rows of the vocabulary that sampling keeps for each sequence: logits, probabilities, the last step's."""
+_LOGIT_ROWS: Final = 6
+"""Rows of the vocabulary that sampling takes for each sequence at most: 2 where it is greedy, 4 with a
+temperature, 5 with nucleus and penalties; and the last step's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class ModelCard:
         chunk_bytes: (S, T1(S)) for a few chunk lengths S in tokens, ascending.
         attention_bytes_per_token: ``b`` of the module's formula; may be below 0.
         attention_bytes_per_pair: ``c``.
+        padded_bytes_per_pair: ``p``.
         decode_bytes: ``d``, of one row.
         copied_layers: how many layers' copies are alive at once where caches are copied: about 1 where a layer
             is done before the next begins, up to all of them where a device works behind.
@@ -71,6 +78,7 @@ class ModelCard:
     attention_bytes_per_pair: float
     decode_bytes: int
     context_tokens: int
+    padded_bytes_per_pair: float = 0.0
     copied_layers: float = 1.0
     prefill_margin: float = MARGIN
     decode_margin: float = MARGIN
@@ -83,6 +91,13 @@ class ModelCard:
         lengths = [tokens for tokens, _ in self.chunk_bytes]
         if not lengths or lengths != sorted(set(lengths)) or lengths[0] < 1:
             raise ValueError(f"chunk lengths must ascend: {lengths}")
+        sizes = [size for _, size in self.chunk_bytes]
+        sizes += [self.weights_bytes, self.logits_bytes, self.decode_bytes, self.context_tokens - 2]
+        figures = [*sizes, self.attention_bytes_per_pair, self.padded_bytes_per_pair, self.copied_layers]
+        margins = (self.prefill_margin, self.decode_margin)
+        known = all(0 <= figure < math.inf for figure in figures) and all(1 <= m <= _MOST for m in margins)
+        if not (known and math.isfinite(self.attention_bytes_per_token)):
+            raise ValueError(f"figures out of range: {self}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -137,13 +152,14 @@ def work_bytes(card: ModelCard, step: Step) -> float:
     """What a step's computation takes beside weights, caches and their copies; no margin counted."""
     keys = seen_tokens(card, step.tokens, step.context_tokens)
     pairs = card.attention_bytes_per_pair * keys
+    padding = card.padded_bytes_per_pair * keys if step.padded else 0.0
     if step.kind == "prefill":
         far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
         if step.context_tokens > step.tokens and card.chunk_bytes[-1][0] < GROWTH_TOKENS:
             # Of a growing layer the old values wait, which short probes have not seen.
             far += copied_bytes(card, step)
-        return max(step.rows * chunk_bytes(card, step.tokens), far)
-    return step.rows * (card.decode_bytes + pairs)
+        return max(step.rows * chunk_bytes(card, step.tokens), far) + step.rows * step.tokens * padding
+    return step.rows * (card.decode_bytes + pairs + padding)
 
 
 def copied_bytes(card: ModelCard, step: Step) -> float:

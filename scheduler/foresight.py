@@ -66,6 +66,8 @@ class Step:
     held_bytes: int
     copied_bytes: int
     kept_rows: int
+    padded: bool
+    """Whether its rows have different lengths, so that attention goes by a mask for each."""
     loops: int = 0
     """Loops of the generator before this one."""
 
@@ -129,7 +131,9 @@ class _Life:
         copied, batch.copied_bytes = batch.copied_bytes, 0
         kept = 0 if batch is self.decoding else len(self.decoding.places)
         most = max(before, held_bytes)
-        return Step(kind, len(batch.places), tokens, batch.index, held_bytes, most, copied, kept, self.loop)
+        padded = any(place.length != batch.places[0].length for place in batch.places)
+        size = len(batch.places)
+        return Step(kind, size, tokens, batch.index, held_bytes, most, copied, kept, padded, self.loop)
 
     def decode(self) -> Step:
         """A decode step, or all of those in which nothing but lengths changes."""
@@ -150,7 +154,7 @@ class _Life:
 
     def take_up(self) -> None:
         """Waiting prompts come in where there is room."""
-        fresh = self._prefill_rows - len(self.prompts.places)
+        fresh = max(0, self._prefill_rows - len(self.prompts.places))
         self.prompts.places += self.waiting[:fresh]
         if fresh > 0 and self.waiting:
             self.prompts.copied_bytes += 2 * self.prompts.layer_bytes  # as they were, and padded

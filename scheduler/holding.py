@@ -34,8 +34,10 @@ class Held:
     number: int
     tokens: list[int] = field(default_factory=list)
     claimed_at: float = 0.0
+    resumed_tokens: int = 0
+    """Of them, made by attempts before this one: the engine computes them anew, as a part of the prompt."""
     cached_tokens: int = 0
-    """Of prompt and answer, as the engine last told."""
+    """Of prompt and answer, as the engine last told while it computed the prompt."""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -47,6 +49,12 @@ class Held:
     def holder(self) -> Holder:
         """Its name in the ledger."""
         return Holder(self.rec.id, self.lease.attempt)
+
+    @property
+    def computed_tokens(self) -> int:
+        """Of prompt and answer, what the engine has computed in this attempt."""
+        decodes = len(self.tokens) > self.resumed_tokens
+        return self.rec.meta.prompt_tokens + len(self.tokens) if decodes else self.cached_tokens
 
     @property
     def remaining_tokens(self) -> int:
@@ -105,6 +113,7 @@ class Holding:
             replace(whole, meta=meta, state=State.IN_PROGRESS, lease=str(lease)), number, claimed_at=now
         )
         held.tokens = [token for event in logged for token in event.data.get("tokens", ())]
+        held.resumed_tokens = len(held.tokens)
         held.logprobs = [entry for event in logged for entry in event.data.get("logprobs", ())]
         event = held.event(Kind.STARTED, {"attempt": lease.attempt, "worker": self._worker})
         try:

@@ -234,15 +234,17 @@ class Ledger:
         theirs. The larger of both cases counts.
         """
         told = [*self._rows.get(model, {}).values()]
-        late = [
-            replace(row, cached_tokens=min(row.cached_tokens + self.chunk_tokens, row.prompt_tokens - 1))
-            if row.cached_tokens < row.prompt_tokens - 1
-            else row
-            for row in told
-        ]
+        begun = sum(0 < row.cached_tokens < row.prompt_tokens for row in told)
+        late = []
+        for row in told:
+            ahead = row.cached_tokens < row.prompt_tokens - 1
+            if ahead and not row.cached_tokens:
+                begun, ahead = begun + 1, begun < self.prefill_rows
+            done = min(row.cached_tokens + self.chunk_tokens, row.prompt_tokens - 1)
+            late.append(replace(row, cached_tokens=done) if ahead else row)
         card, shape = self._cards[model], (self.chunk_tokens, self.prefill_rows)
-        ahead = batch_bytes(card, [*late, *more], *shape) if more and late != told else 0
-        return max(ahead, batch_bytes(card, [*told, *more], *shape))
+        later = batch_bytes(card, [*late, *more], *shape) if more and late != told else 0
+        return max(later, batch_bytes(card, [*told, *more], *shape))
 
     def _shrink_cache(self) -> None:
         room = self.budget_bytes - self.weights_bytes - self.reserved_bytes

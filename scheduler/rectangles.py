@@ -30,6 +30,11 @@ class CacheGroup:
     state_bytes: int = 0
     window_tokens: int = 0
 
+    def __post_init__(self) -> None:
+        least = (self.layers - 1, self.bytes_per_token, self.state_bytes, self.window_tokens)
+        if min(least) < 0 or (self.kind == "sliding") != (self.window_tokens > 0):
+            raise ValueError(f"no such caches: {self}")
+
 
 class Slots:
     """One cache group's slots for a batch of rows; mlx-lm's rules, a method for each of its calls."""

@@ -59,6 +59,8 @@ def _figures(fields: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "decode step", f"{gib(card.decode_bytes)} a row"
+    yield "copies", f"{card.copied_layers:.2f} layers at once"
+    yield "padding", f"{card.padded_bytes_per_pair:.1f} B a new token and key, beside rows of another length"
     yield "margins", f"prefill {_margin(card.prefill_margin)}, decode {_margin(card.decode_margin)}"
     yield "positions", f"{card.context_tokens:,} tokens"
     yield "measured on", card.device

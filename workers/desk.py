@@ -81,10 +81,7 @@ class Desk:
         """Let the account know how far each job is: what it still needs is less."""
         assert self.ledger is not None
         for held in self.running.values():
-            done = held.cached_tokens
-            if held.tokens and done:
-                done = max(done, held.rec.meta.prompt_tokens + len(held.tokens))
-            self.ledger.advance(held.holder, done)
+            self.ledger.advance(held.holder, held.computed_tokens)
 
     def find(self, keys: Iterable[str]) -> list[Held]:
         """Those of these that are held."""

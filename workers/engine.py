@@ -25,8 +25,8 @@ from workers import gauge
 from workers.batch import ModelBatch
 from workers.engine_job import JobStep, RunningJob, make_job, packed
 from workers.guard import Action, check, youngest_of_lowest
+from workers.kept_cards import card_for, keep_card
 from workers.models import load_model, prompt_shape
-from workers.probe import card_for, keep_card
 from workers.wire import Message, Receiver, Sender, WireBroken
 
 _CACHE_SHARE: Final = 16
@@ -213,6 +213,7 @@ class Engine:
         own = mx.get_active_memory() + mx.get_cache_memory()
         limits = gauge.read_limits(own)
         self._budget_bytes, _ = gauge.derive_budget(limits, self._setting)
+        mx.set_memory_limit(self._budget_bytes)
         steady, source = gauge.steady_budget(limits, self._setting)
         self._send(
             {

@@ -163,9 +163,10 @@ class Hearing:
         """The prompt was counted: hold exactly what it needs, or let it wait, or say that it never fits."""
         ledger = self._desk.ledger
         assert ledger is not None
-        need = alone_bytes(ledger.cards[held.rec.meta.model], row, ledger.chunk_tokens)
         so_far = len(held.tokens)
         whole = Row(row.prompt_tokens + so_far, max(1, row.max_tokens - so_far))
+        card = ledger.cards[held.rec.meta.model]
+        need, resumed = (alone_bytes(card, each, ledger.chunk_tokens) for each in (row, whole))
         self._desk.tell_progress()
         fits = ledger.resize(held.holder, whole)
         meta = replace(
@@ -182,8 +183,10 @@ class Hearing:
             self._desk.grant(held)
         elif need > ledger.budget_bytes:
             self._desk.fail(held, never_fits(held.rec.id, need, ledger.budget_bytes))
-        elif held.rec.envelope["request"].get("on_insufficient_memory") == "fail":
-            message = f"insufficient memory now: the job needs {gib(need)}"
+        elif resumed > ledger.budget_bytes or (
+            held.rec.envelope["request"].get("on_insufficient_memory") == "fail"
+        ):
+            message = f"insufficient memory now: the job needs {gib(resumed)}"
             self._desk.fail(held, ClientError("insufficient_memory", message, retry_after=1))
         else:
             self._desk.put_back(held, "larger than estimated")

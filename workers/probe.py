@@ -1,22 +1,17 @@
 """Measuring a model's card: one token for its caches, a few chunks for what steps take.
 
-Measured with the batch generator that jobs will run in, under the memory limit that the engine runs with: a
-device may run ahead of what is freed while there is room, so that this is the most that a step takes. A long
+Measured with the batch generator that jobs will run in, an operation at a time: a device may run ahead of what
+is freed while there is room, and near the budget it is not let; so this is what a step must have. A long
 context is not computed but laid out: a cache filled with zeros costs no time, and the chunk that follows
 attends to it as to any other.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 import mlx.core as mx
@@ -24,12 +19,11 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
 from scheduler.errors import ModelUnsupported
-from scheduler.footprint import CARD_VERSION, ModelCard
+from scheduler.footprint import ModelCard
 from scheduler.foresight import Row, next_loop
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
 from workers.gauge import one_at_a_time
 from workers.models import LoadedModel
-from workers.residency import files_here
 
 _SHORT: Final = 15
 """The chunk length that is always probed: a CPU may compute no more than some ten tokens a second. Odd, as most
@@ -40,6 +34,9 @@ _LONGER: Final = (63, 255)
 
 _LONG_COST: Final = 5
 """Times its tokens that a length costs: its first chunk, and one at each of two long contexts."""
+
+_FEW: Final = 7
+"""Tokens of each row where two of different lengths are compared with two alike."""
 
 _CONTEXT_TOKENS: Final = 4096
 """The longest context laid out, where memory allows."""
@@ -75,16 +72,17 @@ def measure(
         ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
     groups = cache_groups(loaded)
-    decode = _run(loaded, [0] * (_SHORT + 1), _SHORT, steps=3)[-1]  # kernels are compiled at their first use
+    decode = _run(loaded, [_SHORT + 1], _SHORT, steps=3)[-1]  # kernels are compiled at their first use
     points: dict[int, int] = {}
     pace = 0.0
     for tokens in dict.fromkeys((_SHORT, *_LONGER, chunk_tokens, max(1, chunk_tokens - 1))):
         if _LONG_COST * tokens * pace > max(_FLOOR_SECONDS, load_seconds / 2):
             break
         began = time.monotonic()
-        points[tokens] = _run(loaded, [0] * (tokens + 1), tokens, steps=1)[0]
+        points[tokens] = _run(loaded, [tokens + 1], tokens, steps=1)[0]
         pace = min(pace or math.inf, (time.monotonic() - began) / tokens)
     per_token, per_pair = _attention(loaded, groups, max(points), room_bytes)
+    padding = _padding(loaded, groups, room_bytes)
     copied = _copied_layers(loaded, groups, decode, room_bytes)
     mx.clear_cache()
     return ModelCard(
@@ -96,6 +94,7 @@ def measure(
         chunk_bytes=tuple(sorted(points.items())),
         attention_bytes_per_token=per_token,
         attention_bytes_per_pair=per_pair,
+        padded_bytes_per_pair=padding,
         decode_bytes=decode,
         context_tokens=loaded.context_tokens,
         copied_layers=copied,
@@ -163,20 +162,39 @@ def _attention(
     The chunk is the longest that there was time for: where something takes memory by the context alone, as
     latent attention does, a shorter one makes this too large.
     """
-    longest = max(
-        (group.window_tokens or _CONTEXT_TOKENS for group in groups if group.kind != "state"), default=0
-    )
-    per_slot = sum(group.bytes_per_token for group in groups)
-    if not longest or not per_slot:
+    far = _far(groups, room_bytes)
+    if not far:
         return 0.0, 0.0
-    far = min(longest, max(512, room_bytes // _CONTEXT_SHARE // per_slot))
     chunks = 1 if chunk >= GROWTH_TOKENS else 2  # a short one's first makes the caches grow, as few do
     near, more = (
-        _run(loaded, [0] * (chunks * chunk + 1), chunk, steps=chunks, caches=_filled(loaded, context))[-1]
+        _run(loaded, [chunks * chunk + 1], chunk, steps=chunks, caches=[_filled(loaded, context)])[-1]
         for context in (far // 2, far)
     )
     per_pair = max(0.0, (more - near) / (chunk * (far - far // 2)))
     return more / chunk - per_pair * (far + chunks * chunk), per_pair
+
+
+def _padding(loaded: LoadedModel, groups: Sequence[CacheGroup], room_bytes: int) -> float:
+    """Bytes more per new token and key, where two rows have contexts of different lengths."""
+    far = _far(groups, room_bytes // 2)
+    if not far:
+        return 0.0
+    alike, padded = (
+        _run(loaded, [2 * _FEW + 1] * 2, _FEW, steps=2, caches=[_filled(loaded, each) for each in contexts])[
+            -1
+        ]
+        for contexts in ((far, far), (far, far // 2))
+    )
+    return max(0.0, (padded - alike) / (2 * _FEW * (far + 2 * _FEW)))
+
+
+def _far(groups: Sequence[CacheGroup], room_bytes: int) -> int:
+    """The longest context that is laid out, in tokens; 0 where the model has none."""
+    longest = max(
+        (group.window_tokens or _CONTEXT_TOKENS for group in groups if group.kind != "state"), default=0
+    )
+    per_slot = sum(group.bytes_per_token for group in groups)
+    return min(longest, max(512, room_bytes // _CONTEXT_SHARE // per_slot)) if per_slot else 0
 
 
 def _copied_layers(
@@ -187,20 +205,21 @@ def _copied_layers(
     if not per_slot:
         return 1.0
     full = max(256, min(4096, room_bytes // _CONTEXT_SHARE // per_slot) // 256 * 256)
-    taken = _run(loaded, [0], _SHORT, steps=1, caches=_filled(loaded, full))[0]
+    taken = _run(loaded, [1], _SHORT, steps=1, caches=[_filled(loaded, full)])[0]
     (step,) = next_loop(groups, [Row(full + 1, 2, full)], _SHORT, 1, ((full, full), None)).steps
     copied = taken + step.cache_bytes - step.held_bytes - decode_bytes
     return round(max(_HALF_LAYER, copied / max(1, step.copied_bytes)), 2)
 
 
 def _run(
-    loaded: LoadedModel, prompt: list[int], chunk_tokens: int, *, steps: int, caches: list[Any] | None = None
+    loaded: LoadedModel, prompts: list[int], chunk_tokens: int, *, steps: int, caches: list[Any] | None = None
 ) -> list[int]:
-    """What each step of a generator takes beyond the caches that it leaves, in bytes."""
+    """What each step of a generator takes beyond the caches that it leaves, in bytes, for prompts so long."""
     mx.synchronize()
     mx.clear_cache()
-    generator: Any = BatchGenerator(loaded.model, prefill_batch_size=1, prefill_step_size=chunk_tokens)
-    generator.insert([prompt], max_tokens=[steps], caches=None if caches is None else [caches])
+    rows = len(prompts)
+    generator: Any = BatchGenerator(loaded.model, prefill_batch_size=rows, prefill_step_size=chunk_tokens)
+    generator.insert([[0] * tokens for tokens in prompts], max_tokens=[steps] * rows, caches=caches)
     caches = None
     before = mx.get_active_memory() - generator.prompt_cache_nbytes
     taken = []
@@ -213,73 +232,3 @@ def _run(
         taken.append(max(0, mx.get_peak_memory() - before - generator.prompt_cache_nbytes))
     generator.close()
     return taken
-
-
-# Cards that are kept
-
-
-def card_for(
-    loaded: LoadedModel,
-    source: str,
-    device: str,
-    folder: Path,
-    kept: Iterable[dict[str, Any]] = (),
-    *,
-    chunk_tokens: int,
-    **shape: Any,
-) -> ModelCard:
-    """A model's card: one that is kept for these very files, MLX and device, else a measured one.
-
-    Args:
-        loaded: the model.
-        source: what it was loaded from.
-        device: where.
-        folder: of the cards on disk.
-        kept: cards of other hosts, as :meth:`ModelCard.to_json` wrote them.
-        chunk_tokens: the engine's prefill chunk.
-        shape: as for :func:`measure`.
-
-    Raises:
-        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
-    """
-    fingerprint = fingerprint_of(source, device, chunk_tokens)
-    card = _known(kept, folder, fingerprint) or measure(loaded, device, chunk_tokens=chunk_tokens, **shape)
-    card = replace(card, model=loaded.name, fingerprint=fingerprint)
-    keep_card(card, folder)
-    return card
-
-
-def _known(kept: Iterable[dict[str, Any]], folder: Path, fingerprint: str) -> ModelCard | None:
-    """A card of these very files, MLX and device: among those told, else on disk."""
-    for fields in (*kept, _on_disk(folder, fingerprint)):
-        try:
-            card = ModelCard.from_json(fields)
-        except ValueError:
-            continue
-        if card.fingerprint == fingerprint:
-            return card
-    return None
-
-
-def keep_card(card: ModelCard, folder: Path) -> None:
-    """Write a card to disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{card.fingerprint}.partial"
-    partial.write_text(json.dumps(card.to_json()))
-    partial.replace(folder / f"{card.fingerprint}.json")
-
-
-def _on_disk(folder: Path, fingerprint: str) -> dict[str, Any]:
-    try:
-        fields: dict[str, Any] = json.loads((folder / f"{fingerprint}.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def fingerprint_of(source: str, device: str, chunk_tokens: int) -> str:
-    """Of a model's files as they are loaded, MLX's version and the device; the same on another host."""
-    (config,) = (path.read_text() for path in files_here(source, "config.json"))
-    sizes = sorted((path.name, path.stat().st_size) for path in files_here(source, "*.safetensors"))
-    parts = [CARD_VERSION, config, sizes, version("mlx"), version("mlx-lm"), device, chunk_tokens]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -203,7 +203,8 @@ def test_a_template_that_refuses_is_the_clients_fault(talk: Talk, tiny_model: Pa
 def test_a_bias_for_a_token_that_is_none_is_refused(talk: Talk, token: int) -> None:
     """400, and nothing is written outside of the logits."""
     error = talk.refusal(talk.run(logit_bias={str(token): 5.0}))
-    assert (error["status"], error["param"]) == (400, "logit_bias")
+    assert error["status"] == 400
+    assert error["param"].split(".")[0] == "logit_bias"
 
 
 @pytest.mark.parametrize(

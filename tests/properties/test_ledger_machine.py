@@ -49,11 +49,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def peak(self, model: str, *more: Row) -> int:
         """What a model's batch takes, computed apart."""
         mine = [row for name, row in self.model.values() if name == model]
+        computed = [row for row in mine if 0 < row.cached_tokens < row.prompt_tokens]
+        waiting = [at for at, row in enumerate(mine) if row.cached_tokens == 0 and row.prompt_tokens > 1]
+        taken_up = waiting[: max(0, 2 - len(computed))]
         ahead = [
             replace(
                 row, cached_tokens=max(row.cached_tokens, min(row.cached_tokens + 64, row.prompt_tokens - 1))
             )
-            for row in mine
+            if at in taken_up or row.cached_tokens
+            else row
+            for at, row in enumerate(mine)
         ]
         worse = batch_bytes(CARDS[model], [*ahead, *more], 64, 2) if more else 0
         return max(worse, batch_bytes(CARDS[model], [*mine, *more], 64, 2))

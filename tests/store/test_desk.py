@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis import Redis
 
 from scheduler.blame import Failure, Fault
+from scheduler.foresight import Row
 from scheduler.job import State
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
-from tests.pretend_worker import PretendWorker
+from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit
 from tests.store.looking import rq_view
 from workers.desk import Desk, key_of
@@ -62,3 +65,23 @@ def test_attempts_that_are_no_number_are_the_settings(
         held = desk.take(worker.claim(rec.id))
         desk.judge([held], Failure(Fault.BUG, died=False, company=1))
     assert [queue.fetch(rec.id).state for rec in (broken, once)] == [State.QUEUED, State.FAILED]
+
+
+def test_a_job_taken_up_again_is_as_far_as_this_attempt_has_come(
+    desk: Desk, submit: Submit, worker: PretendWorker
+) -> None:
+    """Its earlier tokens are computed anew, as a part of the prompt: until they are, they are not done."""
+    held = worker.claim(submit(max_tokens=4000).id)
+    meta = replace(held.rec.meta, prompt_tokens=6000)
+    held = replace(held, rec=replace(held.rec, meta=meta), tokens=[1] * 2000, resumed_tokens=2000)
+    desk.ledger = Ledger(1 << 40, 512, 1)
+    desk.ledger.admit_model(CARD)
+    desk.ledger.reserve(held.holder, CARD.model, Row(8000, 2000))
+    desk.take(held)
+    for told, done in ((512, 512), (7999, 7999)):
+        desk.note_progress({f"{held.rec.id}/{held.lease.attempt}": told})
+        desk.tell_progress()
+        assert desk.ledger.holders[held.holder].cached_tokens == done
+    held.tokens.append(5)
+    desk.tell_progress()
+    assert desk.ledger.holders[held.holder].cached_tokens == 8001

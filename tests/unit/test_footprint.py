@@ -31,8 +31,16 @@ def transient_bytes(card: ModelCard, step: Step) -> int:
     return with_small_ones(card, step) - (1 << 16)
 
 
-def step(kind: str = "prefill", rows: int = 1, tokens: int = 64, context: int = 64, copied: int = 0) -> Step:
-    return Step(kind, rows, tokens, context, 0, 0, copied, 0)  # type: ignore[arg-type]
+def step(
+    kind: str = "prefill",
+    rows: int = 1,
+    tokens: int = 64,
+    context: int = 64,
+    copied: int = 0,
+    *,
+    padded: bool = False,
+) -> Step:
+    return Step(kind, rows, tokens, context, 0, 0, copied, 0, padded)  # type: ignore[arg-type]
 
 
 def test_a_long_row_that_joins_pays_for_the_short_ones() -> None:
@@ -88,11 +96,22 @@ def test_a_window_is_all_that_sliding_attention_sees() -> None:
     assert transient_bytes(mixed, step(context=9000)) == int(64 * 9000 * 100 * MARGIN)
 
 
-def test_decoding_keeps_three_rows_of_the_vocabulary_or_works() -> None:
+def test_decoding_takes_six_rows_of_the_vocabulary_or_works() -> None:
     """Whichever is more: logits for each row, or its work and the copies of a growing layer."""
-    assert transient_bytes(MEASURED, step("decode", rows=5, tokens=1)) == 15_000
+    assert transient_bytes(MEASURED, step("decode", rows=5, tokens=1)) == 30_000
     busy = replace(MEASURED, decode_bytes=10_000)
-    assert transient_bytes(busy, step("decode", rows=5, tokens=1, copied=7)) == int(7 + 50_000 * MARGIN)
+    assert transient_bytes(busy, step("decode", rows=5, tokens=1, copied=7)) == int(7 * 1.02 + 50_000 * MARGIN)
+
+
+def test_rows_of_different_lengths_take_a_mask_each() -> None:
+    """Of every new token and every key, beside what the same rows take alike."""
+    masks = replace(MEASURED, attention_bytes_per_pair=3.0, padded_bytes_per_pair=2.0, logits_bytes=0)
+    for kind, tokens in (("prefill", 16), ("decode", 1)):
+        alike, padded = (
+            transient_bytes(masks, step(kind, rows=4, tokens=tokens, context=900, padded=each))
+            for each in (False, True)
+        )
+        assert padded - alike == pytest.approx(4 * tokens * 900 * 2 * MARGIN, abs=1)
 
 
 def test_prompts_computed_together_are_bounded() -> None:
@@ -149,12 +168,22 @@ def test_a_card_is_read_as_it_was_written() -> None:
         {},
         {"version": 1},
         {"version": 2},
+        {"version": 3},
         PLAIN.to_json() | {"version": None},
         PLAIN.to_json() | {"more": 1},
         PLAIN.to_json() | {"caches": 5},
         PLAIN.to_json() | {"caches": [{"kind": "full"}]},
         PLAIN.to_json() | {"chunk_bytes": [[1]]},
         PLAIN.to_json() | {"chunk_bytes": []},
+        PLAIN.to_json() | {"chunk_bytes": [[16, -1]]},
+        PLAIN.to_json() | {"weights_bytes": -1},
+        PLAIN.to_json() | {"context_tokens": 0},
+        PLAIN.to_json() | {"prefill_margin": 0.0},
+        PLAIN.to_json() | {"decode_margin": float("nan")},
+        PLAIN.to_json() | {"attention_bytes_per_pair": float("inf")},
+        PLAIN.to_json() | {"attention_bytes_per_token": float("nan")},
+        PLAIN.to_json() | {"caches": [{"kind": "full", "layers": 0}]},
+        PLAIN.to_json() | {"caches": [{"kind": "sliding", "layers": 1, "window_tokens": 0}]},
         {name: value for name, value in PLAIN.to_json().items() if name != "logits_bytes"},
     ],
 )

@@ -212,3 +212,12 @@ def test_a_newcomers_prompt_may_be_padded_to_those_under_way() -> None:
     ledger.reserve(FIRST, PLAIN.model, Row(600, 20))
     together = batch_bytes(PLAIN, [Row(600, 20)] * 2, 512, 4)
     assert ledger.marginal_bytes(PLAIN.model, Row(600, 20)) > together - ledger.reserved_bytes
+
+
+def test_no_more_prompts_are_taken_for_late_than_are_computed_together() -> None:
+    """Twelve that wait reserve what twelve take one after the other, not what a rectangle of twelve would."""
+    ledger = account(1000 * ALONE)
+    for number in range(12):
+        ledger.reserve(Holder(f"job_{number}", 1), PLAIN.model, Row(3000, 50))
+    together = batch_bytes(PLAIN, [Row(3000, 50)] * 12, 512, 4)
+    assert together <= ledger.reserved_bytes <= 1.2 * together
