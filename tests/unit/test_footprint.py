@@ -100,7 +100,9 @@ def test_decoding_takes_six_rows_of_the_vocabulary_or_works() -> None:
     """Whichever is more: logits for each row, or its work and the copies of a growing layer."""
     assert transient_bytes(MEASURED, step("decode", rows=5, tokens=1)) == 30_000
     busy = replace(MEASURED, decode_bytes=10_000)
-    assert transient_bytes(busy, step("decode", rows=5, tokens=1, copied=7)) == int(7 * 1.02 + 50_000 * MARGIN)
+    assert transient_bytes(busy, step("decode", rows=5, tokens=1, copied=7)) == int(
+        7 * 1.02 + 50_000 * MARGIN
+    )
 
 
 def test_rows_of_different_lengths_take_a_mask_each() -> None:
