@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from redis import Redis
 
 from scheduler import fleet
-from scheduler.footprint import CARD_VERSION
+from scheduler.footprint import CARD_VERSION, MARGIN
 from scheduler.rectangles import CacheGroup
 from tests.conftest import MODEL
 from tests.contract.served import serve
@@ -80,7 +80,8 @@ def test_a_card_is_shown_with_its_figures(connection: Redis, url: str) -> None:
         "sliding cache 2,560 B a token in 5 layers, window of 1,024 tokens",
         "state 3.0 MiB a row in 1 layer",
         "first chunk of 64 tokens 6.2 KiB for a while",
-        "margins prefill × 1.10, decode × 1.05 (learnt)",
+        "copies 1.00 layers at once",
+        f"margins prefill × {MARGIN:.2f}, decode × 1.05 (learnt)",
         f"fingerprint {MIXED.fingerprint} (version {CARD_VERSION})",
     ):
         assert f" {figure}" in output
