@@ -112,7 +112,6 @@ def _job_answer(
 ) -> Response:
     """A job, with a hint when to look again where it has not ended."""
     view = here.lifecycle.view(rec)
-    view["created_at"] = round(view["created_at"], 6)  # as RQ keeps it: microseconds
     hint = {}
     if rec.state not in TERMINAL:
         hint = {"Retry-After": str(clamp_retry_after((view["queue"] or {}).get("eta_seconds")))}

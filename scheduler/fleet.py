@@ -20,7 +20,7 @@ from pydantic import FiniteFloat, TypeAdapter
 from redis import Redis
 
 from scheduler.admission import WorkerView
-from scheduler.footprint import CARD_VERSION, ModelCard
+from scheduler.footprint import ModelCard
 from scheduler.job import PRIORITIES
 
 log = structlog.get_logger(__name__)
@@ -112,7 +112,6 @@ class WorkerReport:
 
 
 _REPORT: Final = TypeAdapter(WorkerReport)  # whoever writes to the server may have written it
-_CARD: Final = TypeAdapter(ModelCard)
 
 
 def ready_models(workers: Iterable[WorkerReport]) -> set[str]:
@@ -168,7 +167,6 @@ def _readable(cards: dict[str, dict[str, Any]]) -> dict[str, ModelCard]:
     """The cards of this version; a model with another's counts as not measured yet."""
     found: dict[str, ModelCard] = {}
     for model, card in cards.items():
-        if card.get("version") == CARD_VERSION:
-            with contextlib.suppress(ValueError):
-                found[model] = _CARD.validate_python(card)
+        with contextlib.suppress(ValueError):
+            found[model] = ModelCard.from_json(card)
     return found

@@ -68,7 +68,7 @@ class Lifecycle:
                 ``memory_never_fits``, ``no_worker``, ``queue_full``, ``insufficient_memory`` (the request
                 would rather fail than wait).
         """
-        now = self._clock()
+        now = round(self._clock(), 6)  # as RQ keeps it: microseconds
         if request.model not in self.models():
             raise ClientError(
                 "model_not_found", f"the model {request.model!r} is not served here", param="model"

@@ -173,3 +173,8 @@ def load(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = "TIDEGATE_" + "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsInvalid(f"{name}={first['input']!r}: {first['msg']}") from None
+
+
+def is_missing_folder(source: str) -> bool:
+    """Whether a model's source is a path, and no folder is there."""
+    return source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from scheduler.job import PRIORITIES
-from scheduler.settings import Settings
+from scheduler.settings import Settings, is_missing_folder
 from tidegate.failures import ModelsMissing, ProcessFailed
 from tidegate.processes import Program
 
@@ -132,8 +132,7 @@ def insist_on_models(settings: Settings, made_here: Path | None = None) -> None:
     if not settings.models:
         raise ModelsMissing("nothing to serve: set TIDEGATE_MODELS, or give --sample")
     for source in settings.model_sources.values():
-        folder = Path(source)
-        if source.startswith(("/", ".", "~")) and folder != made_here and not folder.expanduser().is_dir():
+        if is_missing_folder(source) and Path(source) != made_here:
             raise ModelsMissing(f"TIDEGATE_MODELS: the folder {source} does not exist")
 
 

@@ -109,27 +109,23 @@ class Engine:
                     self._send({"kind": "learnt", "card": batch.card.to_json()})
 
     def _configure(self, message: Message) -> None:
-        limits = gauge.read_limits()
         self._setting = message["memory_budget"]
-        budget, _ = gauge.derive_budget(limits, self._setting)
-        steady, source = gauge.steady_budget(limits, self._setting)
-        cache_limit = message["cache_limit"]
-        mx.set_memory_limit(budget)
-        mx.set_cache_limit(min(_CACHE_MOST, budget // _CACHE_SHARE) if cache_limit is None else cache_limit)
-        self._budget_bytes = budget
+        reading, cache_limit = self._read_host(), message["cache_limit"]
+        usual = min(_CACHE_MOST, self._budget_bytes // _CACHE_SHARE)
+        mx.set_cache_limit(usual if cache_limit is None else cache_limit)
         self._chunk_tokens = message["chunk_tokens"]
         self._shape = {name: message[name] for name in ("chunk_tokens", "prefill_rows", "max_batch")}
         self._cards_folder, self._device = Path(message["cards_folder"]), gauge.device_name()
-        self._send(
-            {
-                "kind": "ready",
-                "device": self._device,
-                "budget_bytes": budget,
-                "steady_source": source,
-                "limits_bytes": limits,
-                "steady_bytes": steady,
-            }
-        )
+        self._send({"kind": "ready", "device": self._device, **reading})
+
+    def _read_host(self, own_bytes: int = 0) -> Message:
+        """Take a budget from what the host can give now, and tell it beside the one that stays."""
+        limits = gauge.read_limits(own_bytes)
+        self._budget_bytes, _ = gauge.derive_budget(limits, self._setting)
+        mx.set_memory_limit(self._budget_bytes)
+        steady, source = gauge.steady_budget(limits, self._setting)
+        told = {"budget_bytes": self._budget_bytes, "limits_bytes": limits}
+        return told | {"steady_bytes": steady, "steady_source": source}
 
     def _load(self, name: str, source: str, kept: Sequence[dict[str, Any]]) -> None:
         started = time.monotonic()
@@ -210,21 +206,8 @@ class Engine:
 
     def _measure(self) -> None:
         """Read anew what the host can give, this process's own use counted as available."""
-        own = mx.get_active_memory() + mx.get_cache_memory()
-        limits = gauge.read_limits(own)
-        self._budget_bytes, _ = gauge.derive_budget(limits, self._setting)
-        mx.set_memory_limit(self._budget_bytes)
-        steady, source = gauge.steady_budget(limits, self._setting)
-        self._send(
-            {
-                "kind": "measured",
-                "budget_bytes": self._budget_bytes,
-                "steady_source": source,
-                "limits_bytes": limits,
-                "steady_bytes": steady,
-                "memory": _memory(),
-            }
-        )
+        reading = self._read_host(mx.get_active_memory() + mx.get_cache_memory())
+        self._send({"kind": "measured", "memory": _memory(), **reading})
 
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""

@@ -42,16 +42,18 @@ def card_for(
         ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
     fingerprint = fingerprint_of(source, device, chunk_tokens)
-    card = _known(kept, folder, fingerprint) or measure(loaded, device, chunk_tokens=chunk_tokens, **shape)
-    card = replace(
-        card,
-        model=loaded.name,
-        fingerprint=fingerprint,
-        weights_bytes=loaded.weights_bytes,
-        caches=cache_groups(loaded),
-        logits_bytes=loaded.vocabulary * 4,
-        context_tokens=loaded.context_tokens,
-    )
+    card = _known(kept, folder, fingerprint)
+    if card is None:
+        card = measure(loaded, device, chunk_tokens=chunk_tokens, **shape)
+    else:  # whoever keeps cards may have written it: what is counted in a moment is not taken from it
+        card = replace(
+            card,
+            weights_bytes=loaded.weights_bytes,
+            caches=cache_groups(loaded),
+            logits_bytes=loaded.vocabulary * 4,
+            context_tokens=loaded.context_tokens,
+        )
+    card = replace(card, model=loaded.name, fingerprint=fingerprint)
     keep_card(card, folder)
     return card
 

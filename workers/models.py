@@ -14,8 +14,8 @@ from mlx_lm import load as mlx_load
 
 from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from scheduler.request import JobRequest, Message
+from scheduler.settings import is_missing_folder
 from scheduler.tokenizers import SAMPLE
-from workers.residency import is_missing_folder
 
 _UNKNOWN_KIND = re.compile(r"Model type (\S{1,64}) not supported\.")  # mlx-lm 0.32's words
 _NO_CONTEXT_LIMIT = 1 << 20

@@ -14,6 +14,7 @@ from huggingface_hub import snapshot_download
 from scheduler.errors import ClientError, gib
 from scheduler.footprint import ModelCard
 from scheduler.ledger import Ledger
+from scheduler.settings import is_missing_folder
 from workers.wire import Message
 
 GIVEN_UP_SECONDS: Final = 60.0
@@ -182,11 +183,6 @@ class Residency:
         return sorted(
             (name for name in ledger.cards if not ledger.rows(name)), key=lambda name: order.get(name, -1)
         )
-
-
-def is_missing_folder(source: str) -> bool:
-    """Whether a source is a path, and no folder is there."""
-    return source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir()
 
 
 def weights_on_disk(source: str) -> int:

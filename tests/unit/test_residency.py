@@ -12,9 +12,10 @@ from scheduler.errors import ModelUnusable
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
 from scheduler.rectangles import CacheGroup
+from scheduler.settings import is_missing_folder
 from tests.cards import PLAIN
 from workers.models import load_model
-from workers.residency import GIVEN_UP_SECONDS, Residency, is_missing_folder, weights_on_disk
+from workers.residency import GIVEN_UP_SECONDS, Residency, weights_on_disk
 from workers.wire import Message
 
 CARD = replace(PLAIN, model="a", weights_bytes=4_000_000, caches=(CacheGroup("full", 1, bytes_per_token=1),))
