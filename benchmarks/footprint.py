@@ -1,8 +1,9 @@
 """What batches take against what was foreseen: ``python -m benchmarks.footprint [--plot FILE]``.
 
 Random-weight models of mlx-lm's own classes, probed as a worker probes them, run single and in batches
-through the very batch and guard that the engine runs, under a memory limit of just what was foreseen. Before a batch starts its peak is
-foreseen with what the batches before it taught; then it is measured. Prints a table and one JSON line last:
+through the very batch and guard that the engine runs, under a memory limit of just what was foreseen. Before
+a job joins, the batch's peak is foreseen with what the batches before it taught; then it is measured. Prints a
+table and one JSON line last:
 
 ``cases``            batches measured
 ``kv_exact``         share of them whose caches' peak was foreseen to the byte
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,59 +34,16 @@ import mlx.core as mx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.batches import JOINED, SHAPES, Case, run_case
 from benchmarks.random_models import write_random_model
-from scheduler.footprint import ModelCard, batch_bytes, life
-from scheduler.foresight import Row
-from scheduler.request import read_request
 from workers import gauge
 from workers.batch import ModelBatch
-from workers.engine_job import RunningJob
-from workers.models import LoadedModel, load_model
+from workers.models import load_model
 from workers.probe import measure
 from workers.supervisor import engine_environment
-from workers.text import JobText
 
 CHUNK_TOKENS: Final = 512
 PREFILL_ROWS: Final = 4
-
-SHAPES: Final[list[list[tuple[int, int]]]] = [
-    *[[(prompt, 16)] for prompt in (64, 256, 600, 1024, 2048, 4096)],
-    *[[(prompt, 128)] for prompt in (64, 900, 2048)],
-    *[[(prompt, 512)] for prompt in (64, 500)],
-    *[[(prompt, 16)] * 4 for prompt in (64, 300, 1024, 2048)],
-    *[[(64, 512)] * 4, [(700, 128)] * 4],
-    *[[(prompt, 16)] * 8 for prompt in (64, 512, 1024)],
-    *[[(64, 300)] * 8, [(500, 64)] * 8],
-    [(64, 300), (128, 200), (500, 100), (3000, 50)],
-    [(2000, 100), (64, 16), (700, 300), (1500, 30)],
-    [(64, 60)] * 7 + [(2049, 30)],
-    [(100 * at**2 % 4000 + 64, 20 + 50 * at) for at in range(1, 9)],
-]
-"""Jobs of each batch: prompt and answer, in tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One batch; bytes are counted beside the weights."""
-
-    model: str
-    jobs: int
-    tokens: int
-    probed_bytes: int
-    foreseen_bytes: int
-    measured_bytes: int
-    kv_foreseen_bytes: int
-    kv_measured_bytes: int
-
-    @property
-    def over(self) -> float:
-        """How much too large it was foreseen, as a share of what it took."""
-        return self.foreseen_bytes / self.measured_bytes - 1
-
-    @property
-    def probed_over(self) -> float:
-        """The same, nothing learnt."""
-        return self.probed_bytes / self.measured_bytes - 1
 
 
 def architectures(*, large: bool) -> dict[str, dict[str, Any]]:
@@ -163,39 +121,18 @@ def run_model(name: str, folder: Path, *, large: bool) -> Iterator[dict[str, Any
     started = time.monotonic()
     room = budget - mx.get_active_memory()
     card = measure(
-        loaded, gauge.device_name(), chunk_tokens=CHUNK_TOKENS, room_bytes=room, load_seconds=load_seconds
+        loaded,
+        gauge.device_name(),
+        chunk_tokens=CHUNK_TOKENS,
+        prefill_rows=PREFILL_ROWS,
+        room_bytes=room,
+        load_seconds=load_seconds,
     )
-    yield {"load_seconds": load_seconds, "probe_seconds": time.monotonic() - started}
+    seconds = {"load_seconds": load_seconds, "probe_seconds": time.monotonic() - started}
+    yield seconds | {"card": card.to_json()}
     batch = ModelBatch(loaded, card, chunk_tokens=CHUNK_TOKENS, prefill_rows=PREFILL_ROWS, max_batch=32)
-    for shape in SHAPES:
-        rows = [Row(prompt, answer) for prompt, answer in shape]
-        yield asdict(run_case(batch, card, loaded, rows))
-
-
-def run_case(batch: ModelBatch, probed: ModelCard, loaded: LoadedModel, rows: list[Row]) -> Case:
-    """Foresee a batch, run it, and let it teach."""
-    shape = (batch.chunk_tokens, batch.prefill_rows)
-    foreseen = [batch_bytes(card, rows, *shape) for card in (probed, batch.card)]
-    kv = max(step.cache_bytes for step, _ in life(batch.card, rows, *shape))
-    request = read_request({"model": loaded.name, "prompt": "-", "temperature": 0})
-    mx.synchronize()
-    mx.clear_cache()
-    before, peak, kv_peak = mx.get_active_memory(), 0, 0
-    for at, row in enumerate(rows):
-        prompt = [32 + (7 * at + place) % 90 for place in range(row.prompt_tokens)]
-        text = JobText(loaded.tokenizer, ())
-        batch.add(RunningJob(str(at), request, "standard", 0.0, prompt, [], row.max_tokens, 1, text))
-    limit = mx.set_memory_limit(before + foreseen[1])  # as on a worker whose budget the batch fills
-    while len(batch):
-        batch.foresee()
-        batch.step(before + foreseen[1])
-        peak = max(peak, batch.peak_bytes)
-        kv_peak = max(kv_peak, batch.cache_bytes)
-    mx.set_memory_limit(limit)
-    batch.learnt()
-    batch.abandon()
-    tokens = sum(row.tokens for row in rows)
-    return Case(loaded.name, len(rows), tokens, foreseen[0], foreseen[1], peak - before, kv, kv_peak)
+    for jobs in (*([(*job, 0) for job in shape] for shape in SHAPES), *JOINED):
+        yield asdict(run_case(batch, card, loaded, jobs))
 
 
 def child(name: str) -> list[dict[str, Any]]:
@@ -237,7 +174,7 @@ def main() -> None:
     parser.add_argument("--model", help="run this model only, in this process; a JSON line for each batch")
     parser.add_argument("--models", nargs="+", help="run these only, each in a process of its own")
     parser.add_argument("--plot", type=Path, help="write a scatter plot there")
-    parser.add_argument("--cases", type=Path, help="write every case there, as JSON")
+    parser.add_argument("--cases", type=Path, help="write every card and case there, as JSON")
     asked = parser.parse_args()
     large = mx.default_device() == mx.Device(mx.gpu)
     if asked.model:
@@ -248,15 +185,18 @@ def main() -> None:
     console = Console(stderr=True)
     cases: dict[str, list[Case]] = {}
     probes: dict[str, float] = {}
+    cards: dict[str, Any] = {}
     for name in asked.models or architectures(large=large):
         started = time.monotonic()
         timings, *lines = child(name)
         console.print(f"{name}: {len(lines)} batches, {time.monotonic() - started:.0f} s")
         cases[name] = [Case(**line) for line in lines]
         probes[name] = timings["probe_seconds"] / timings["load_seconds"]
+        cards[name] = timings["card"]
         every = [case for mine in cases.values() for case in mine]
         if asked.cases:
-            asked.cases.write_text(json.dumps([asdict(case) for case in every]))
+            found = {"cards": cards, "cases": [asdict(case) for case in every]}
+            asked.cases.write_text(json.dumps(found))
     show(cases, probes, console)
     if asked.plot:
         from benchmarks.plots import scatter_footprints  # noqa: PLC0415 - drawn only where asked for

@@ -2,29 +2,29 @@
 
 What a step takes beside weights and caches, for B rows of S new tokens at a context of K::
 
-    prefill   B · max(T1(S), S · (b + c · K))     T1 measured at a few S, b and c at long contexts
+    prefill   B · T1(S)                           the first chunk, measured at a few S; less in company
+              B · (e(S) + k(S) · K)               later ones: measured at a few S and two long contexts
     decode    max(6 · B · vocabulary, copies + B · (d + c · K))
     padded    B · S · p · K more, where rows have different lengths
 
-The first line's maximum is over kinds of layers: they follow each other, and the largest counts. ``c`` is
-about query heads x item size + 1 bytes per (token, key) where attention is not fused, near 0 where it is.
+``k`` is about S x query heads x item size where attention is not fused, near 0 where it is. Where rows are
+regrouped nothing is computed.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from pydantic import ConfigDict, TypeAdapter
 
-from scheduler.foresight import Row, Step, replay
+from scheduler.foresight import UNKNOWN, Extents, Row, Step, replay
 from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
 
-CARD_VERSION: Final = 3
+CARD_VERSION: Final = 4
 
 MARGIN: Final = 1.15
 """On what a step takes, until a model's own steps have taught a better one."""
@@ -35,8 +35,14 @@ _MOST: Final = 10.0
 _BEYOND_PROBES: Final = 1.2
 """On a chunk longer than any that was measured."""
 
+_BETWEEN_PROBES: Final = 1.08
+"""On a chunk that is not as long as any that was measured: kernels work in blocks, and copy what does not fill one."""
+
 _SMALL_BYTES: Final = 1 << 16
 """Masks, positions and tokens of a step."""
+
+_METAL_PAGE_BYTES: Final = 1 << 14
+"""Metal rounds each buffer up to whole pages; keys and values of prompts and of decoding rows are one each."""
 
 _COPY_MARGIN: Final = 1.02
 
@@ -56,10 +62,11 @@ class ModelCard:
         caches: the kinds of cache that one row has.
         logits_bytes: one row of the vocabulary.
         chunk_bytes: (S, T1(S)) for a few chunk lengths S in tokens, ascending.
-        attention_bytes_per_token: ``b`` of the module's formula; may be below 0.
-        attention_bytes_per_pair: ``c``.
+        together: (R, S, share) for rows R and some S: of R times a row's first chunk what R together take.
+        later_bytes: (S, ``e(S)``, ``k(S)``) for some of them; none where no layer sees a context.
         padded_bytes_per_pair: ``p``.
         decode_bytes: ``d``, of one row.
+        decode_bytes_per_key: ``c``.
         copied_layers: how many layers' copies are alive at once where caches are copied: about 1 where a layer
             is done before the next begins, up to all of them where a device works behind.
         context_tokens: the model's positions.
@@ -74,10 +81,11 @@ class ModelCard:
     caches: tuple[CacheGroup, ...]
     logits_bytes: int
     chunk_bytes: tuple[tuple[int, int], ...]
-    attention_bytes_per_token: float
-    attention_bytes_per_pair: float
+    later_bytes: tuple[tuple[int, float, float], ...]
     decode_bytes: int
     context_tokens: int
+    together: tuple[tuple[int, int, float], ...] = ()
+    decode_bytes_per_key: float = 0.0
     padded_bytes_per_pair: float = 0.0
     copied_layers: float = 1.0
     prefill_margin: float = MARGIN
@@ -88,15 +96,22 @@ class ModelCard:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
-        lengths = [tokens for tokens, _ in self.chunk_bytes]
-        if not lengths or lengths != sorted(set(lengths)) or lengths[0] < 1:
-            raise ValueError(f"chunk lengths must ascend: {lengths}")
-        sizes = [size for _, size in self.chunk_bytes]
-        sizes += [self.weights_bytes, self.logits_bytes, self.decode_bytes, self.context_tokens - 2]
-        figures = [*sizes, self.attention_bytes_per_pair, self.padded_bytes_per_pair, self.copied_layers]
+        for lengths in (
+            [point[0] for point in self.chunk_bytes],
+            [point[0] for point in self.later_bytes],
+            [tokens for _, tokens, _ in self.together],
+        ):
+            if lengths != sorted(set(lengths)) or (lengths and lengths[0] < 1):
+                raise ValueError(f"chunk lengths must ascend: {lengths}")
+        if not self.chunk_bytes:
+            raise ValueError("chunk lengths must ascend from a first one")
+        figures = [figure for point in (*self.chunk_bytes, *self.later_bytes) for figure in point]
+        figures += [self.weights_bytes, self.logits_bytes, self.decode_bytes, self.context_tokens - 2]
+        figures += [self.decode_bytes_per_key, self.padded_bytes_per_pair, self.copied_layers]
         margins = (self.prefill_margin, self.decode_margin)
-        known = all(0 <= figure < math.inf for figure in figures) and all(1 <= m <= _MOST for m in margins)
-        if not (known and math.isfinite(self.attention_bytes_per_token)):
+        if not all(rows > 1 and share <= 1 <= rows * share for rows, _, share in self.together):
+            raise ValueError(f"shares out of range: {self}")
+        if not (all(0 <= figure < math.inf for figure in figures) and all(1 <= m <= _MOST for m in margins)):
             raise ValueError(f"figures out of range: {self}")
 
     def to_json(self) -> dict[str, Any]:
@@ -127,17 +142,33 @@ def fitted(card: ModelCard, row: Row) -> Row:
 
 
 def chunk_bytes(card: ModelCard, tokens: int) -> float:
-    """T1(S): one row's first chunk; between measured lengths on a line, the square part of S taken apart."""
-    square = card.attention_bytes_per_pair
-    points = [(length, size - square * length**2) for length, size in card.chunk_bytes]
-    if len(points) == 1:
-        (length, size), slope = points[0], max(0.0, points[0][1] / points[0][0])
-    else:
-        pairs = itertools.pairwise(points)
-        (length, size), (far, more) = next((p for p in pairs if tokens <= p[1][0]), (points[-2], points[-1]))
-        slope = (more - size) / (far - length)
-    beyond = _BEYOND_PROBES if tokens > points[-1][0] else 1.0
-    return max(0.0, size + slope * (tokens - length) + square * tokens**2) * beyond
+    """T1(S): one row's first chunk; what attention takes of it counts with the square of S."""
+    rest = [(length, max(0.0, size - key_bytes(card, length) * length)) for length, size in card.chunk_bytes]
+    return _between(rest, tokens) + key_bytes(card, tokens) * tokens
+
+
+def company(card: ModelCard, rows: int, tokens: int) -> float:
+    """How many times one row's first chunk so many take together: no more than their number."""
+    measured = [(length, (count * share - 1) / (count - 1)) for count, length, share in card.together]
+    return 1 + (rows - 1) * min(1.0, _between(measured, tokens) if measured else 1.0)
+
+
+def key_bytes(card: ModelCard, tokens: int) -> float:
+    """``k(S)``: a row's chunk of S tokens, for each key that it sees."""
+    return _between([(length, per_key) for length, _, per_key in card.later_bytes], tokens)
+
+
+def _between(points: Sequence[tuple[int, float]], tokens: int) -> float:
+    """On a line between measured lengths; below them as at the first, beyond in proportion and more."""
+    if not points:
+        return 0.0
+    length, size = points[0]
+    for longer, more in points:
+        if tokens <= longer:
+            share = (tokens - length) / (longer - length) if length < tokens else 0.0
+            return size + (more - size) * share
+        length, size = longer, more
+    return size * tokens / length * _BEYOND_PROBES
 
 
 def seen_tokens(card: ModelCard, tokens: int, context_tokens: int) -> int:
@@ -151,20 +182,25 @@ def seen_tokens(card: ModelCard, tokens: int, context_tokens: int) -> int:
 def work_bytes(card: ModelCard, step: Step) -> float:
     """What a step's computation takes beside weights, caches and their copies; no margin counted."""
     keys = seen_tokens(card, step.tokens, step.context_tokens)
-    pairs = card.attention_bytes_per_pair * keys
-    padding = card.padded_bytes_per_pair * keys if step.padded else 0.0
-    if step.kind == "prefill":
-        far = step.rows * step.tokens * (card.attention_bytes_per_token + pairs)
-        if step.context_tokens > step.tokens and card.chunk_bytes[-1][0] < GROWTH_TOKENS:
-            # Of a growing layer the old values wait, which short probes have not seen.
-            far += copied_bytes(card, step)
-        return max(step.rows * chunk_bytes(card, step.tokens), far) + step.rows * step.tokens * padding
-    return step.rows * (card.decode_bytes + pairs + padding)
+    padding = step.tokens * card.padded_bytes_per_pair * keys if step.padded else 0.0
+    if step.kind == "decode":
+        return step.rows * (card.decode_bytes + card.decode_bytes_per_key * keys + padding)
+    taken = chunk_bytes(card, step.tokens) * company(card, step.rows, step.tokens)
+    if step.context_tokens > step.tokens:
+        start = _between([(length, start) for length, start, _ in card.later_bytes], step.tokens)
+        later = step.rows * (start + key_bytes(card, step.tokens) * keys)
+        if card.chunk_bytes[-1][0] < GROWTH_TOKENS:
+            later += copied_bytes(card, step)  # of a growing layer: short probes have not seen it
+        taken = max(taken, later)
+    lengths = [length for length, _ in card.chunk_bytes]
+    if step.tokens < lengths[-1] and step.tokens not in lengths:
+        taken *= _BETWEEN_PROBES
+    return taken + step.rows * padding
 
 
 def copied_bytes(card: ModelCard, step: Step) -> float:
-    """What growing and regrouping copy at once."""
-    return step.copied_bytes * card.copied_layers
+    """What growing and regrouping copy at once; regrouping alone is done an array at a time."""
+    return step.copied_bytes * (card.copied_layers if step.rows else 1)
 
 
 def transient_bytes(card: ModelCard, step: Step) -> int:
@@ -178,11 +214,12 @@ def transient_bytes(card: ModelCard, step: Step) -> int:
 
 def step_bytes(card: ModelCard, step: Step) -> int:
     """What a batch takes in a step beside the weights: caches and transients."""
-    return step.held_bytes + transient_bytes(card, step)
+    buffers = 4 * sum(group.layers for group in card.caches) if card.device.startswith("metal") else 0
+    return step.held_bytes + transient_bytes(card, step) + buffers * _METAL_PAGE_BYTES
 
 
 def life(
-    card: ModelCard, rows: Iterable[Row], chunk_tokens: int, prefill_rows: int
+    card: ModelCard, rows: Iterable[Row], chunk_tokens: int, prefill_rows: int, real: Extents = UNKNOWN
 ) -> Iterator[tuple[Step, int]]:
     """The curve of a batch's memory over its life: each step that can reach a new height, with its bytes.
 
@@ -191,27 +228,74 @@ def life(
         rows: every job that shares the batch, with what it has computed, in the order of arrival.
         chunk_tokens: the prefill chunk.
         prefill_rows: how many prompts are computed together at most.
+        real: the batch's caches as they were when the rows' progress was told.
     """
-    for step in replay(card.caches, tuple(rows), chunk_tokens, prefill_rows):
+    for step in replay(card.caches, tuple(rows), chunk_tokens, prefill_rows, real):
         yield step, step_bytes(card, step)
 
 
-def batch_bytes(card: ModelCard, rows: Sequence[Row], chunk_tokens: int, prefill_rows: int) -> int:
+def batch_bytes(
+    card: ModelCard, rows: Sequence[Row], chunk_tokens: int, prefill_rows: int, real: Extents = UNKNOWN
+) -> int:
     """The most that a batch takes beside the weights, from now to its end; arguments as for :func:`life`."""
-    return _peak(card, tuple(rows), chunk_tokens, prefill_rows)
+    return _peak(card, tuple(rows), chunk_tokens, prefill_rows, real)
 
 
 @lru_cache(maxsize=4096)
-def _peak(card: ModelCard, rows: tuple[Row, ...], chunk_tokens: int, prefill_rows: int) -> int:
-    return max((size for _, size in life(card, rows, chunk_tokens, prefill_rows)), default=0)
+def _peak(card: ModelCard, rows: tuple[Row, ...], chunk_tokens: int, prefill_rows: int, real: Extents) -> int:
+    return max((size for _, size in life(card, rows, chunk_tokens, prefill_rows, real)), default=0)
+
+
+def joined_bytes(
+    card: ModelCard,
+    row: Row,
+    beside: Sequence[Row],
+    chunk_tokens: int,
+    prefill_rows: int,
+    real: Extents = UNKNOWN,
+) -> int:
+    """A batch's peak once another row has joined; arguments as for :func:`life`.
+
+    Prompts that are being computed may be a chunk further than was told: then the newcomer's is padded to
+    theirs. The larger of both cases counts.
+    """
+    begun = sum(0 < each.cached_tokens < each.prompt_tokens for each in beside)
+    late = []
+    for each in beside:
+        ahead = each.cached_tokens < each.prompt_tokens - 1
+        if ahead and not each.cached_tokens:
+            begun, ahead = begun + 1, begun < prefill_rows
+        done = min(each.cached_tokens + chunk_tokens, each.prompt_tokens - 1)
+        late.append(replace(each, cached_tokens=done) if ahead else each)
+    cases = [[*beside, row]] if late == [*beside] else [[*beside, row], [*late, row]]
+    return max(batch_bytes(card, rows, chunk_tokens, prefill_rows, real) for rows in cases)
 
 
 def marginal_bytes(
-    card: ModelCard, row: Row, beside: Sequence[Row], chunk_tokens: int, prefill_rows: int
+    card: ModelCard,
+    row: Row,
+    beside: Sequence[Row],
+    chunk_tokens: int,
+    prefill_rows: int,
+    real: Extents = UNKNOWN,
+    *,
+    held_bytes: int | None = None,
 ) -> int:
-    """What one more row adds to its batch's peak: below 0 never, far more than it needs alone where it is long."""
-    with_it = batch_bytes(card, [*beside, row], chunk_tokens, prefill_rows)
-    return max(0, with_it - batch_bytes(card, beside, chunk_tokens, prefill_rows))
+    """What one more row adds to its batch's peak: far more than it needs alone where it is long.
+
+    Args:
+        card: the model.
+        row: the newcomer.
+        beside: those that share the batch.
+        chunk_tokens: the prefill chunk.
+        prefill_rows: how many prompts are computed together at most.
+        real: the batch's caches; see :func:`life`.
+        held_bytes: what is reserved for those beside; where time has freed more, the margin is below 0.
+    """
+    peak = joined_bytes(card, row, beside, chunk_tokens, prefill_rows, real)
+    if held_bytes is None:
+        return max(0, peak - batch_bytes(card, beside, chunk_tokens, prefill_rows, real))
+    return peak - held_bytes
 
 
 def alone_bytes(card: ModelCard, row: Row, chunk_tokens: int) -> int:

@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from scheduler.rectangles import Batch, CacheGroup, Place
+from scheduler.rectangles import Batch, CacheGroup, Extent, Place
 
-Extents = tuple[tuple[int, int] | None, tuple[int, int] | None]
+Extents = tuple[Extent | None, Extent | None]
+"""Of the prompts, and of the rows that decode; None where there are none or nothing is known."""
 
-_LATE_TOKENS: Final = 16
+UNKNOWN: Final[Extents] = (None, None)
+
+LATE_TOKENS: Final = 16
 """How far a row may have gone on since its progress was told."""
-
-
-_CUT: Final = 4
-"""Layers that cutting rows and their padding off takes at most, where a copy takes one; measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +50,14 @@ Kind = Literal["prefill", "decode"]
 class Step:
     """What the engine evaluates at once: what is held through it, and of what it is made.
 
-    ``cache_bytes`` are the batch's caches after the step, ``held_bytes`` the most of them through it;
+    ``cache_bytes`` are the batch's caches after the step, ``held_bytes`` the most of caches in memory through it;
     ``copied_bytes`` what growing or regrouping a layer copies; ``kept_rows`` rows of the vocabulary stay from
     decoding.
     """
 
     kind: Kind
     rows: int
+    """Those it computes; 0 where caches are only regrouped."""
     tokens: int
     """New tokens of each row, padding included."""
     context_tokens: int
@@ -73,7 +73,10 @@ class Step:
 
 
 class _Life:
-    """The generator's three stages, and its loop's four acts."""
+    """The generator's three stages, and its loop's acts.
+
+    After each loop in which rows came or went, those that decode are copied together a layer at a time.
+    """
 
     def __init__(
         self,
@@ -81,23 +84,23 @@ class _Life:
         rows: Sequence[Row],
         chunk_tokens: int,
         prefill_rows: int,
-        real: Extents | None = None,
+        real: Extents,
+        *,
+        late_tokens: int = 0,
+        leaps: bool = False,
     ) -> None:
-        self._groups, self._chunk_tokens, self._prefill_rows = groups, chunk_tokens, prefill_rows
+        self._chunk_tokens, self._prefill_rows, self._leaps = chunk_tokens, prefill_rows, leaps
         self.waiting: list[Place] = []
         self.prompts, self.decoding = Batch(groups), Batch(groups)
         self.loop = 0
         for row in rows:
             self._enter(row)
-        late = _LATE_TOKENS if real is None else 0
-        extents = real or (None, None)
-        for batch, more, extent in zip((self.prompts, self.decoding), (0, late), extents, strict=True):
+        for batch, extent in zip((self.prompts, self.decoding), real, strict=True):
             if batch.places:
-                batch.advance(max(place.length for place in batch.places) + more)
-                batch.copied_bytes = 0
-                if extent is not None:
-                    batch.reach(*extent)
-        self.evaluated_bytes = self.held_bytes
+                decoding = batch is self.decoding
+                batch.reach(extent, chunk_tokens, late_tokens if decoding else 0, decoding=decoding)
+        # What is in memory of both: it follows what the batches are when that is evaluated.
+        self._prompts_bytes, self._decoding_bytes = self.prompts.held_bytes, self.decoding.held_bytes
 
     def _enter(self, row: Row) -> None:
         """Where a row is by what it has computed."""
@@ -119,32 +122,32 @@ class _Life:
         while not self.over:
             steps = [self.decode()] if self.decoding.places else []
             self.take_up()
-            yield [*steps, *self.move(), *self.prefill()]
+            yield [*steps, *self.move(), *self.prefill(), *self.regroup()]
             self.loop += 1
 
     @property
     def held_bytes(self) -> int:
-        return self.prompts.held_bytes + self.decoding.held_bytes
+        """The caches in memory."""
+        return self._prompts_bytes + self._decoding_bytes
 
-    def _step(self, kind: Kind, batch: Batch, tokens: int, held_bytes: int) -> Step:
-        before, self.evaluated_bytes = self.evaluated_bytes, held_bytes
+    def _step(self, kind: Kind, batch: Batch, rows: int, tokens: int, held_bytes: int) -> Step:
         copied, batch.copied_bytes = batch.copied_bytes, 0
         kept = 0 if batch is self.decoding else len(self.decoding.places)
-        most = max(before, held_bytes)
         padded = any(place.length != batch.places[0].length for place in batch.places)
-        size = len(batch.places)
-        return Step(kind, size, tokens, batch.index, held_bytes, most, copied, kept, padded, self.loop)
+        cached = self.prompts.held_bytes + self.decoding.held_bytes
+        return Step(kind, rows, tokens, batch.index, cached, held_bytes, copied, kept, padded, self.loop)
 
     def decode(self) -> Step:
-        """A decode step, or all of those in which nothing but lengths changes."""
-        batch = self.decoding
-        quiet = 1 if self.waiting or self.prompts.places or batch.copied_bytes else batch.quiet_steps
+        """A decode step; where it leaps, all of those in which nothing but lengths changes."""
+        batch, before = self.decoding, self.held_bytes
+        quiet = batch.quiet_steps if self._leaps and not (self.waiting or self.prompts.places) else 1
         if quiet == 1:
             batch.advance(1)
         else:
             batch.go_on(quiet)
         self.loop += quiet - 1
-        step = self._step("decode", batch, 1, self.held_bytes)
+        self._decoding_bytes = batch.held_bytes
+        step = self._step("decode", batch, len(batch.places), 1, max(before, self.held_bytes))
         for place in batch.places:
             place.length += quiet
             place.answer -= quiet
@@ -155,9 +158,7 @@ class _Life:
     def take_up(self) -> None:
         """Waiting prompts come in where there is room."""
         fresh = max(0, self._prefill_rows - len(self.prompts.places))
-        self.prompts.places += self.waiting[:fresh]
-        if fresh > 0 and self.waiting:
-            self.prompts.copied_bytes += 2 * self.prompts.layer_bytes  # as they were, and padded
+        self.prompts.welcome(self.waiting[:fresh])
         del self.waiting[:fresh]
 
     def move(self) -> Iterator[Step]:
@@ -165,34 +166,49 @@ class _Life:
         ready = [place for place in self.prompts.places if place.prompt == 1]
         if not ready:
             return
-        whole = self.prompts.held_bytes
+        before = self.held_bytes
         leaving = self.prompts.leave(ready)
         leaving.advance(1)
         for place in ready:
             place.prompt, place.length = 0, place.length + 1
         # What stays behind is cut out of the whole only when it is evaluated next.
-        held = leaving.held_bytes + max(whole, self.prompts.held_bytes)
+        held = before + leaving.held_bytes
         if not self.prompts.places:
-            held = max(whole, leaving.held_bytes)
-        step = self._step("decode", leaving, 1, self.decoding.held_bytes + held)
+            held -= min(self._prompts_bytes, leaving.held_bytes)
+            self._prompts_bytes = 0
+        self._decoding_bytes += leaving.held_bytes
+        step = self._step("decode", leaving, len(ready), 1, held)
         self.decoding.join(leaving)
-        yield replace(step, cache_bytes=self.held_bytes)
+        yield replace(step, cache_bytes=self.prompts.held_bytes + self.decoding.held_bytes)
 
     def prefill(self) -> Iterator[Step]:
         """A chunk of every prompt, padded to the longest."""
         if not self.prompts.places:
             return
+        before = self.held_bytes
         parts = [min(place.prompt - 1, self._chunk_tokens) for place in self.prompts.places]
         self.prompts.advance(max(parts))
         if min(parts) < max(parts):
             self.prompts.roll()
         for place, part in zip(self.prompts.places, parts, strict=True):
             place.prompt, place.length = place.prompt - part, place.length + part
-        yield self._step("prefill", self.prompts, max(parts), self.held_bytes)
+        self._prompts_bytes = self.prompts.held_bytes
+        held = max(before, self.held_bytes)
+        yield self._step("prefill", self.prompts, len(self.prompts.places), max(parts), held)
+
+    def regroup(self) -> Iterator[Step]:
+        """The rows that decode are copied together where some came or went."""
+        before, self._decoding_bytes = self.held_bytes, self.decoding.held_bytes
+        if self.decoding.copied_bytes:
+            yield self._step("decode", self.decoding, 0, 0, max(before, self.held_bytes))
 
 
 def replay(
-    groups: Sequence[CacheGroup], rows: Sequence[Row], chunk_tokens: int, prefill_rows: int
+    groups: Sequence[CacheGroup],
+    rows: Sequence[Row],
+    chunk_tokens: int,
+    prefill_rows: int,
+    real: Extents = UNKNOWN,
 ) -> Iterator[Step]:
     """The steps of a batch's life in which its memory can reach a new height.
 
@@ -203,32 +219,19 @@ def replay(
         rows: the jobs, in the order in which they came; never more than the generator decodes together.
         chunk_tokens: the prefill chunk.
         prefill_rows: how many prompts are computed together at most.
+        real: the caches as they were when the rows' progress was told.
     """
-    for steps in _Life(groups, rows, chunk_tokens, prefill_rows).loops:
+    life = _Life(groups, rows, chunk_tokens, prefill_rows, real, late_tokens=LATE_TOKENS, leaps=True)
+    for steps in life.loops:
         yield from steps
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What a loop leaves to the next.
-
-    ``memory_bytes`` are the caches that were evaluated; rows that came or went since are copied only with the
-    next step. ``held_bytes`` are the caches then, of the prompts and of the rows that decode; ``copied_bytes``
-    what evaluating them copies of a layer.
-    """
-
-    memory_bytes: int = 0
-    held_bytes: tuple[int, int] = (0, 0)
-    copied_bytes: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, slots=True)
 class Loop:
-    """The steps of one loop of the generator; the caches' bytes in memory before it, and what it leaves."""
+    """The steps of one loop of the generator, and the caches' bytes in memory before it."""
 
     steps: list[Step]
     before_bytes: int
-    left: Left
 
 
 def next_loop(
@@ -237,9 +240,6 @@ def next_loop(
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents,
-    left: Left | None = None,
-    *,
-    cut: bool = False,
 ) -> Loop:
     """The generator's next loop.
 
@@ -248,21 +248,8 @@ def next_loop(
         rows: the jobs, exactly as far as they are.
         chunk_tokens: the prefill chunk.
         prefill_rows: how many prompts are computed together at most.
-        real: index and slots of the growing caches as they are, of the prompts and of the rows that decode;
-            None where there are none.
-        left: by the loop before; where it is not given, everything was evaluated.
-        cut: whether rows went since that the loop before could not know of.
+        real: the caches as they are.
     """
     life = _Life(groups, rows, chunk_tokens, prefill_rows, real)
-    batches = (life.prompts, life.decoding)
-    left = left or Left(life.held_bytes)
-    # A batch that has no row left is let go at once.
-    gone = sum(held for batch, held in zip(batches, left.held_bytes, strict=True) if not batch.places)
-    before = life.evaluated_bytes = max(0, left.memory_bytes - gone)
-    for batch, copied in zip(batches, left.copied_bytes, strict=True):
-        batch.copied_bytes = max(copied, _CUT * batch.layer_bytes if cut else 0) if batch.places else 0
-    steps = next(life.loops, [])
-    prompts, decoding = ((batch.held_bytes, batch.copied_bytes) for batch in batches)
-    return Loop(
-        steps, before, Left(life.evaluated_bytes, (prompts[0], decoding[0]), (prompts[1], decoding[1]))
-    )
+    before = life.held_bytes
+    return Loop(next(life.loops, []), before)

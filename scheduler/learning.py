@@ -14,10 +14,10 @@ _STEPS_KEPT: Final = 64
 _STEPS_ENOUGH: Final = 8
 """Before so many were seen, a margin is not lowered."""
 
-_REST: Final = 1.02
+_REST: Final = 1.04
 """On the largest ratio that was met twice: what no step has shown yet."""
 
-_LEAST: Final = 1.03
+_LEAST: Final = 1.05
 _MOST: Final = 4.0
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import ModelCard, batch_bytes
-from scheduler.foresight import Row
+from scheduler.footprint import ModelCard, batch_bytes, joined_bytes, marginal_bytes
+from scheduler.foresight import UNKNOWN, Extents, Row
 
 RECOVERY_PER_SECOND: Final = 0.01
 """How fast a lowered working budget returns to the whole, as a share of it."""
@@ -73,6 +73,7 @@ class Ledger:
     _cards: dict[str, ModelCard] = field(default_factory=dict)
     _rows: dict[str, dict[Holder, Row]] = field(default_factory=dict)
     _peaks: dict[str, int] = field(default_factory=dict)
+    _extents: dict[str, Extents] = field(default_factory=dict)
     _expected: dict[str, int] = field(default_factory=dict)
 
     def expect(self, model: str, weights_bytes: int) -> None:
@@ -102,11 +103,16 @@ class Ledger:
         self._cards.pop(model, None)
         self._rows.pop(model, None)
         self._peaks.pop(model, None)
+        self._extents.pop(model, None)
 
     def learn(self, card: ModelCard) -> None:
-        """Take what a resident model's own steps taught; what is held stays as it was foreseen."""
+        """Take what a resident model's own steps taught; what is held may rise by it, and falls with time."""
         if card.model in self._cards:
             self._cards[card.model] = card
+            if card.model in self._peaks:
+                foreseen = batch_bytes(card, *self._batch(card.model))
+                self._peaks[card.model] = max(self._peaks[card.model], foreseen)
+                self._shrink_cache()
 
     @property
     def cards(self) -> Mapping[str, ModelCard]:
@@ -146,7 +152,8 @@ class Ledger:
 
     def marginal_bytes(self, model: str, row: Row) -> int:
         """What one more row in its model's batch adds to the reservations; below 0 where time has freed more."""
-        return self._batch_bytes(model, row) - self._peaks.get(model, 0)
+        held = self._peaks.get(model, 0)
+        return marginal_bytes(self._cards[model], row, *self._batch(model), held_bytes=held)
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
@@ -172,7 +179,7 @@ class Ledger:
         free = self.budget_bytes - self.weights_bytes - self.reserved_bytes
         if need > free:
             raise TransitionRefused(f"{holder.job_id} needs {need:,} bytes; {free:,} are free")
-        self._peaks[model] = self._batch_bytes(model, row)
+        self._peaks[model] = self._peaks.get(model, 0) + need
         self._rows[model][holder] = row
         self._shrink_cache()
 
@@ -181,7 +188,7 @@ class Ledger:
         for model, rows in self._rows.items():
             if holder in rows:
                 before = rows.pop(holder)
-                peak = self._batch_bytes(model, row)
+                peak = joined_bytes(self._cards[model], row, *self._batch(model))
                 fits = (
                     self.weights_bytes + self.reserved_bytes - self._peaks[model] + peak <= self.budget_bytes
                 )
@@ -194,10 +201,14 @@ class Ledger:
         raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds nothing")
 
     def release(self, holder: Holder) -> None:
-        """Let go; a late release from another attempt frees nothing."""
+        """Let go; a late release from another attempt frees nothing.
+
+        Where a prompt goes, those behind it come sooner, beside rows that would have ended: then more may be needed.
+        """
         for model, rows in self._rows.items():
-            if rows.pop(holder, None) is not None:
-                self._settle(model)
+            row = rows.pop(holder, None)
+            if row is not None:
+                self._settle(model, more=row.cached_tokens < row.prompt_tokens)
 
     def advance(self, holder: Holder, cached_tokens: int) -> None:
         """Note how many tokens of its prompt and answer a holder has computed."""
@@ -205,14 +216,31 @@ class Ledger:
             if holder in rows:
                 rows[holder] = replace(rows[holder], cached_tokens=min(rows[holder].tokens, cached_tokens))
 
+    def reach(self, model: str, real: Extents) -> None:
+        """Note how the caches are in the engine, of rows as far as they are noted."""
+        if model in self._cards:
+            self._extents[model] = real
+
     def settle(self) -> None:
         """Give back what the jobs in hand cannot come to need any more."""
         for model in self._rows:
             self._settle(model)
 
-    def _settle(self, model: str) -> None:
-        if model in self._peaks:
-            self._peaks[model] = min(self._peaks[model], self._batch_bytes(model))
+    def _settle(self, model: str, *, more: bool = False) -> None:
+        if model not in self._peaks:
+            return
+        foreseen = batch_bytes(self._cards[model], *self._batch(model))
+        if foreseen and not self._up_to_date(model):
+            foreseen = max(self._peaks[model], foreseen)
+        self._peaks[model] = foreseen if more else min(self._peaks[model], foreseen)
+
+    def _up_to_date(self, model: str) -> bool:
+        """Whether the engine's caches were told since rows went last: before, what they need is not known."""
+        cached = [row for row in self._rows[model].values() if row.cached_tokens]
+        decoding = sum(row.cached_tokens >= row.prompt_tokens for row in cached)
+        real = self._extents.get(model, UNKNOWN)
+        rows = [extent.rows if extent else 0 for extent in real]
+        return real is UNKNOWN or rows == [len(cached) - decoding, decoding]
 
     def note_cache(self, cache_bytes: int) -> None:
         """Take the engine's count of reclaimable bytes, at most what the account leaves for it."""
@@ -227,24 +255,10 @@ class Ledger:
         """Memory ran out in spite of the account: admit less for a while."""
         self.pressure.ran_out(now_seconds)
 
-    def _batch_bytes(self, model: str, *more: Row) -> int:
-        """A batch's peak from now on.
-
-        Prompts that are being computed may be a chunk further than was told: then a newcomer's is padded to
-        theirs. The larger of both cases counts.
-        """
-        told = [*self._rows.get(model, {}).values()]
-        begun = sum(0 < row.cached_tokens < row.prompt_tokens for row in told)
-        late = []
-        for row in told:
-            ahead = row.cached_tokens < row.prompt_tokens - 1
-            if ahead and not row.cached_tokens:
-                begun, ahead = begun + 1, begun < self.prefill_rows
-            done = min(row.cached_tokens + self.chunk_tokens, row.prompt_tokens - 1)
-            late.append(replace(row, cached_tokens=done) if ahead else row)
-        card, shape = self._cards[model], (self.chunk_tokens, self.prefill_rows)
-        later = batch_bytes(card, [*late, *more], *shape) if more and late != told else 0
-        return max(later, batch_bytes(card, [*told, *more], *shape))
+    def _batch(self, model: str) -> tuple[list[Row], int, int, Extents]:
+        """What shares a model's batch, and how it is computed."""
+        rows = [*self._rows.get(model, {}).values()]
+        return rows, self.chunk_tokens, self.prefill_rows, self._extents.get(model, UNKNOWN)
 
     def _shrink_cache(self) -> None:
         room = self.budget_bytes - self.weights_bytes - self.reserved_bytes

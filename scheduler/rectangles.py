@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 GROWTH_TOKENS: Final = 256
 """Slots that mlx-lm's caches grow by (``step``)."""
@@ -21,7 +21,8 @@ class CacheGroup:
     """Layers whose caches are of one kind.
 
     ``bytes_per_token`` is the sum over the group's layers for one row; ``state_bytes`` is what they
-    keep whatever the length; ``window_tokens`` bounds a sliding cache.
+    keep whatever the length; ``window_tokens`` bounds a sliding cache. ``largest_share`` is the largest
+    layer's part of the group, 0 where all are alike.
     """
 
     kind: Literal["full", "sliding", "state"]
@@ -29,11 +30,30 @@ class CacheGroup:
     bytes_per_token: int = 0
     state_bytes: int = 0
     window_tokens: int = 0
+    largest_share: float = 0.0
 
     def __post_init__(self) -> None:
         least = (self.layers - 1, self.bytes_per_token, self.state_bytes, self.window_tokens)
-        if min(least) < 0 or (self.kind == "sliding") != (self.window_tokens > 0):
+        known = min(least) >= 0 and 0 <= self.largest_share <= 1
+        if not known or (self.kind == "sliding") != (self.window_tokens > 0):
             raise ValueError(f"no such caches: {self}")
+
+
+class Written(NamedTuple):
+    """How far a cache is written, in slots."""
+
+    at: int
+    offset: int
+    slots: int
+    rotated: bool
+
+
+class Extent(NamedTuple):
+    """A real batch's caches, one of each group, when it had so many rows, the longest of so many tokens."""
+
+    rows: int
+    longest_tokens: int
+    caches: tuple[Written, ...]
 
 
 class Slots:
@@ -48,6 +68,15 @@ class Slots:
     def row_bytes(self) -> int:
         """One row's bytes in the group."""
         return self.group.bytes_per_token * self.slots + self.group.state_bytes
+
+    @property
+    def layer_bytes(self) -> float:
+        """One row's bytes in the group's largest layer."""
+        return self.row_bytes * (self.group.largest_share or 1 / self.group.layers)
+
+    def write(self, real: Written) -> None:
+        """Be as a real cache is."""
+        self.index, self.offset, self.slots, self.rotated = real
 
     def advance(self, tokens: int) -> bool:
         """``update_and_fetch``; whether slots were added or copied."""
@@ -64,7 +93,7 @@ class Slots:
     def _slide(self, tokens: int) -> None:
         window = self.group.window_tokens
         if tokens > 1:
-            self._order()
+            self.order()
             kept = self.index if self.slots else 0
             self.slots = self.index = min(kept, window - 1) + tokens
             self.offset += tokens
@@ -109,35 +138,31 @@ class Slots:
     def join(self, other: Slots) -> None:
         """``extend``."""
         if (self.rotated, self.index) != (other.rotated, other.index):
-            self._order()
-            other._order()
+            self.order()
+            other.order()
         self.slots = max(self.slots, other.slots)
         self.index = max(self.index, other.index)
         self.offset = max(self.offset, other.offset)
 
-    def _order(self) -> None:
+    def order(self) -> None:
+        """``_temporal_order``."""
         if self.rotated:
             self.index, self.rotated = self.slots, False
 
     def twin(self) -> Slots:
         """A copy."""
         other = Slots(self.group)
-        other.index, other.offset, other.slots, other.rotated = (
-            self.index,
-            self.offset,
-            self.slots,
-            self.rotated,
-        )
+        other.write(Written(self.index, self.offset, self.slots, self.rotated))
         return other
 
 
+@dataclass(slots=True, eq=False)
 class Place:
-    """One row while it is replayed."""
+    """One row while it is replayed: tokens to come, tokens there, tokens to come after."""
 
-    __slots__ = ("answer", "length", "prompt")
-
-    def __init__(self, prompt: int, length: int, answer: int) -> None:
-        self.prompt, self.length, self.answer = prompt, length, answer
+    prompt: int
+    length: int
+    answer: int
 
 
 _ROLLED: Final = 4
@@ -164,8 +189,8 @@ class Batch:
     @property
     def layer_bytes(self) -> int:
         """The largest layer's cache."""
-        largest = max((slots.row_bytes // slots.group.layers for slots in self.caches), default=0)
-        return len(self.places) * largest if self.index else 0
+        largest = max((slots.layer_bytes for slots in self.caches), default=0.0)
+        return int(len(self.places) * largest) if self.index else 0
 
     def advance(self, tokens: int) -> None:
         """New tokens; a layer that grows has its old slots and the added ones beside the new."""
@@ -176,12 +201,38 @@ class Batch:
         if grown and copies:
             self.copied_bytes += self.layer_bytes
 
-    def reach(self, index: int, width: int) -> None:
-        """Take how far growing caches are written, and their slots, from a real batch."""
-        self.index = index
-        for slots in self.caches:
-            if slots.group.kind == "full":
-                slots.index, slots.slots = index, width
+    def reach(self, real: Extent | None, chunk_tokens: int, late_tokens: int, *, decoding: bool) -> None:
+        """Be as far as the rows are, with a real batch's slots and padding, and ``late_tokens`` further.
+
+        Without a real one, as if they had come together.
+        """
+        longest = max(place.length for place in self.places)
+        if real is None:
+            for start in range(0, longest, chunk_tokens):
+                self.advance(min(chunk_tokens, longest - start))
+        else:
+            for slots, written in zip(self.caches, real.caches, strict=True):
+                slots.write(written)
+            grown = [slots.index for slots in self.caches if slots.group.kind == "full"]
+            slid = [slots.offset for slots in self.caches if slots.group.kind == "sliding"]
+            self.index = max([real.longest_tokens, *(grown or slid)])
+            longest = max(0, longest - real.longest_tokens)
+            if longest and not decoding:
+                self.advance(longest)
+        if decoding:
+            self._decode(late_tokens + (longest if real else 0))
+        for place in self.places:
+            place.length += late_tokens
+        self.copied_bytes = 0
+
+    def _decode(self, steps: int) -> None:
+        while steps > 0:
+            quiet = min(steps, self._until_growth)
+            if quiet:
+                self.go_on(quiet)
+            else:
+                self.advance(1)
+            steps -= quiet or 1
 
     def go_on(self, steps: int) -> None:
         """So many quiet steps."""
@@ -190,14 +241,25 @@ class Batch:
             slots.many(steps)
 
     @property
+    def _until_growth(self) -> int:
+        return min((slots.until_growth() for slots in self.caches), default=_NEVER)
+
+    @property
     def quiet_steps(self) -> int:
         """Decode steps that change nothing but lengths: to the next growth, or the next row's end."""
-        growth = min((slots.until_growth() for slots in self.caches), default=_NEVER)
-        return max(1, min(*(place.answer for place in self.places), growth))
+        return max(1, min(*(place.answer for place in self.places), self._until_growth))
 
     def roll(self) -> None:
         """Padding moves from the right of shorter rows to their left: a copy, and an index for each value."""
         self.copied_bytes += _ROLLED * self.layer_bytes
+
+    def welcome(self, places: list[Place]) -> None:
+        """``extend`` by rows that have nothing yet: those that are there are copied, and once more padded."""
+        if places and self.index:
+            self.copied_bytes += 2 * self.layer_bytes
+            for slots in self.caches:
+                slots.order()
+        self.places += places
 
     def keep(self, places: list[Place]) -> None:
         """``filter``: a copy of the rows that stay, and another where padding goes that none of them needs."""

@@ -14,8 +14,7 @@ PLAIN = ModelCard(
     caches=(CacheGroup("full", 2, bytes_per_token=100),),
     logits_bytes=0,
     chunk_bytes=((16, 0),),
-    attention_bytes_per_token=0.0,
-    attention_bytes_per_pair=0.0,
+    later_bytes=(),
     decode_bytes=0,
     context_tokens=4096,
 )

@@ -16,6 +16,9 @@ from workers.wire import Message, WireBroken
 
 MODEL = "tiny"
 
+_MEASURED: dict[str, Message] = {}
+"""Cards that engines have measured, by fingerprint: told to the next engine, as a worker tells those in Redis."""
+
 
 class Talk:
     """One engine, and everything that it said."""
@@ -63,11 +66,14 @@ class Talk:
 
     def load(self, source: Path, name: str = MODEL) -> ModelCard:
         """Load a model; its card."""
-        self.supervisor.send({"kind": "load", "model": name, "source": str(source)})
+        kept = [*_MEASURED.values()]
+        self.supervisor.send({"kind": "load", "model": name, "source": str(source), "cards": kept})
         self.until(
             lambda: self.of("loaded", model=name) or self.of("load_failed", model=name), f"{name} loaded"
         )
-        return ModelCard.from_json(self.of("loaded", model=name)[-1]["card"])
+        fields = self.of("loaded", model=name)[-1]["card"]
+        _MEASURED.setdefault(fields["fingerprint"], fields)
+        return ModelCard.from_json(fields)
 
     def run(
         self,

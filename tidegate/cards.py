@@ -51,14 +51,14 @@ def _figures(fields: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "row of logits", gib(card.logits_bytes)
     for tokens, size in card.chunk_bytes:
         yield f"first chunk of {tokens:,} tokens", f"{gib(size)} for a while"
+    for rows, tokens, share in card.together:
+        yield f"{rows} chunks of {tokens:,} tokens together", f"{share:.0%} of {rows} times one"
+    for tokens, start, per_key in card.later_bytes:
+        yield f"later chunk of {tokens:,} tokens", f"{gib(int(start))} and {per_key:,.0f} B a key for a while"
     yield (
-        "attention",
-        (
-            f"{card.attention_bytes_per_token:,.1f} B a new token, "
-            f"{card.attention_bytes_per_pair:,.2f} B a new token and key"
-        ),
+        "decode step",
+        f"{gib(card.decode_bytes)} and {card.decode_bytes_per_key:,.1f} B a key, for each row",
     )
-    yield "decode step", f"{gib(card.decode_bytes)} a row"
     yield "copies", f"{card.copied_layers:.2f} layers at once"
     yield "padding", f"{card.padded_bytes_per_pair:.1f} B a new token and key, beside rows of another length"
     yield "margins", f"prefill {_margin(card.prefill_margin)}, decode {_margin(card.decode_margin)}"

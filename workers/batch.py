@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, StopSequences
-from mlx_lm.models.cache import BatchKVCache, CacheList
 
 from scheduler.footprint import ModelCard
-from scheduler.foresight import Extents, Kind, Left
+from scheduler.foresight import UNKNOWN, Extents, Kind
 from scheduler.learning import Margins
-from workers.engine_job import JobStep, RunningJob
+from workers.caches import extent_of, flat, is_state, make_whole
+from workers.engine_job import JobStep, RunningJob, logprob_entry
 from workers.gauge import one_at_a_time
 from workers.guard import Foreseen, Load, foresee
 from workers.models import LoadedModel
@@ -59,9 +60,10 @@ class ModelBatch:
         self._margins = Margins()
         self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
         self._foreseen = Foreseen()
-        self._members_then: set[int] = set()
-        self._left = Left()
         self._most_bytes = 0
+        self._members_then: tuple[list[int], list[int]] = ([], [])
+        self._regrouped = False
+        self._has_states = any(group.kind == "state" for group in card.caches)
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.peak_bytes = 0
@@ -113,11 +115,12 @@ class ModelBatch:
         return None
 
     def remove(self, key: str) -> bool:
-        """Stop a job; its memory is free after the next step. False where it does not run here."""
+        """Stop a job and free its memory. False where it does not run here."""
         job = self._jobs.pop(key, None)
         if job is None:
             return False
         self._forget(job)
+        self._regroup()
         return True
 
     def step(self, budget_bytes: int) -> list[JobStep]:
@@ -127,7 +130,6 @@ class ModelBatch:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
         mx.reset_peak_memory()
-        self._members_then, self._left = self._members, self._foreseen.left
         before, measured = mx.get_active_memory(), self._teaches()
         near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
         with one_at_a_time() if measured or near else contextlib.nullcontext():
@@ -137,23 +139,21 @@ class ModelBatch:
             job = self._by_uid[response.uid]
             job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
             self.computed[job.key] = job.computed
-        self._weigh(before, measured=measured)
+        for response in responses:
+            response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
+        if prompts and self._has_states:
+            self._make_whole(is_state)  # a chunk's last values, cut out of all of them
+        alone = not self._regroup()
+        self._weigh(before, measured=measured and alone)
         steps = [self._take(response) for response in responses if response.uid in self._by_uid]
         if any(step.result for step in steps):
+            self._regroup()
             mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
         return steps
 
     def foresee(self) -> int:
         """What the next step can add to what is in use, in bytes."""
-        self._foreseen = foresee(
-            self.card,
-            self.loads,
-            self.chunk_tokens,
-            self.prefill_rows,
-            self._extents,
-            self._left,
-            cut=not self._members_then <= self._members,
-        )
+        self._foreseen = foresee(self.card, self.loads, self.chunk_tokens, self.prefill_rows, self.extents)
         return self._foreseen.growth_bytes
 
     @property
@@ -190,27 +190,59 @@ class ModelBatch:
             self._margins.note(foreseen.kind, foreseen.work_bytes, took)
 
     @property
-    def _members(self) -> set[int]:
-        """Whose caches the generator has."""
-        if self._generator is None:
-            return set()
-        prompts, decoding = self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
-        return {*prompts.uids, *decoding.uids}
+    def _members(self) -> tuple[list[int], list[int]]:
+        """Whose caches the generator has: of prompts, and of rows that decode."""
+        prompts, decoding = self._parts
+        return [*prompts.uids], [*decoding.uids]
 
     @property
-    def _extents(self) -> Extents:
-        """Index and slots of the caches that grow, of prompts and of decoding rows."""
+    def _parts(self) -> tuple[Any, Any]:
+        """The generator's two batches; mlx-lm shows them nowhere else."""
+        return self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
+
+    def told_extents(self) -> Extents | None:
+        """The caches, where more than decoding has changed them since this was asked."""
+        changed, self._regrouped = self._regrouped or bool(self.computed), False
+        return self.extents if changed else None
+
+    @property
+    def extents(self) -> Extents:
+        """The caches as they are."""
         if self._generator is None:
-            return None, None
-        prompts, decoding = self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
-        return _extent(prompts.prompt_cache), _extent(decoding.prompt_cache)
+            return UNKNOWN
+        prompts, decoding = (
+            extent_of(
+                part.prompt_cache,
+                self.card.caches,
+                [self._by_uid[uid].load.length_tokens for uid in part.uids],
+            )
+            for part in self._parts
+        )
+        return prompts, decoding
+
+    def _regroup(self) -> bool:
+        """Where rows came or went, copy together what they left, a layer at a time: until then all is held."""
+        (prompts, decoding), self._members_then = self._members_then, self._members
+        if decoding == self._members_then[1] and prompts == self._members_then[0][: len(prompts)]:
+            return False  # new prompts were copied with their first chunk
+        self._regrouped = True
+        self._make_whole(lambda _: True)
+        return True
+
+    def _make_whole(self, which: Callable[[Any], bool]) -> None:
+        with one_at_a_time(), mx.stream(self._generator.stream):
+            for part in self._parts:
+                for cache in flat(part.prompt_cache):
+                    if which(cache):
+                        make_whole(cache)
+            mx.synchronize()
 
     def abandon(self) -> None:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
         self._most_bytes = 0
-        self._left, self._members_then = Left(), set()
+        self._members_then = ([], [])
         self._generator = None
 
     def _take(self, response: Any) -> JobStep:
@@ -222,7 +254,9 @@ class ModelBatch:
             step.tokens = [response.token]
             piece = job.text.feed(step.tokens)
             if job.request.logprobs is not None:
-                step.logprobs = [self._logprob(response, job.request.logprobs)]
+                step.logprobs = [
+                    logprob_entry(self.loaded, response.logprobs, response.token, job.request.logprobs)
+                ]
         step.text, step.reasoning = piece.text, piece.reasoning
         if piece.stopped or response.finish_reason is not None:
             self._jobs.pop(job.key)
@@ -260,31 +294,3 @@ class ModelBatch:
         if job.uid is not None:
             self._by_uid.pop(job.uid, None)
             self._generator.remove([job.uid])
-
-    def _logprob(self, response: Any, top: int) -> dict[str, Any]:
-        values: mx.array = response.logprobs
-        chosen = [response.token]
-        if top:
-            count = min(top, values.size)
-            best: Any = mx.argpartition(-values, kth=count - 1)[:count].tolist()
-            chosen += sorted(best, key=lambda token: -_number(values, token))
-        entries = [self._entry(token, _number(values, token)) for token in chosen]
-        return entries[0] | {"top_logprobs": entries[1:]}
-
-    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self.loaded.tokenizer.decode([token])
-        return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
-
-
-def _extent(caches: list[Any]) -> tuple[int, int] | None:
-    """Of the first growing cache; mlx-lm shows it nowhere else."""
-    for cache in caches:
-        for each in cache.caches if isinstance(cache, CacheList) else [cache]:
-            if type(each) is BatchKVCache and each.keys is not None:
-                return each._idx, each.keys.shape[2]  # noqa: SLF001
-    return None
-
-
-def _number(values: mx.array, at: int) -> float:
-    number: Any = values[at].item()
-    return float(number)

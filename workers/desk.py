@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.record import Meta, Outcome
+from scheduler.rectangles import Extent, Written
 from scheduler.swap import STORE_ERRORS
 from workers.reporting import STORE_RETRY_SECONDS, Reporting
 from workers.wire import Message
@@ -71,11 +72,14 @@ class Desk:
         self.granted.add(key_of(held))
         self._tell({"kind": "grant", "key": key_of(held)})
 
-    def note_progress(self, computed: Mapping[str, int]) -> None:
-        """Take how far the engine is with prompts, by key."""
-        for key, tokens in computed.items():
+    def note_progress(self, step: Message) -> None:
+        """Take how far the engine is with prompts, by key, and how its caches are, by model."""
+        for key, tokens in step.get("computed", {}).items():
             if key in self.running:
                 self.running[key].cached_tokens = tokens
+        for model, (prompts, decoding) in step.get("extents", {}).items():
+            if self.ledger is not None:
+                self.ledger.reach(model, (_extent(prompts), _extent(decoding)))
 
     def tell_progress(self) -> None:
         """Let the account know how far each job is: what it still needs is less."""
@@ -234,3 +238,10 @@ def _join(delta: dict[str, Any], step: Message) -> None:
             delta[name] = delta.get(name, "") + step[name]
     if delta:
         delta["at"] = step["at"]
+
+
+def _extent(told: list[Any] | None) -> Extent | None:
+    if told is None:
+        return None
+    rows, longest, caches = told
+    return Extent(rows, longest, tuple(Written(*written) for written in caches))

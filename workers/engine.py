@@ -21,6 +21,7 @@ from typing import Any, Final
 import mlx.core as mx
 
 from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
+from scheduler.foresight import Extents
 from workers import gauge
 from workers.batch import ModelBatch
 from workers.engine_job import JobStep, RunningJob, make_job, packed
@@ -46,7 +47,6 @@ class Engine:
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
         self._budget_bytes = 0
         self._setting: int | None = None
-        self._chunk_tokens = 0
         self._shape: dict[str, int] = {}
         self._cards_folder = Path()
         self._device = ""
@@ -78,8 +78,9 @@ class Engine:
         """One step of every batch, guarded; one message for all of them."""
         steps: list[JobStep] = []
         computed: dict[str, int] = {}
+        extents: dict[str, Extents] = {}
         peak = 0
-        for batch in self._batches.values():
+        for name, batch in self._batches.items():
             if not len(batch):
                 continue
             keys = batch.keys
@@ -88,17 +89,17 @@ class Engine:
                     steps += batch.step(self._budget_bytes)
                     computed |= batch.computed
                     peak = max(peak, batch.peak_bytes)
+                    if (changed := batch.told_extents()) is not None:
+                        extents[name] = changed
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error, keys)
-        self._tell_steps(steps, peak, computed)
+        self._tell_steps(steps, peak, computed=computed, extents=extents)
         self._tell_learnt(steps)
 
-    def _tell_steps(
-        self, steps: Sequence[JobStep], peak: int = 0, computed: dict[str, int] | None = None
-    ) -> None:
+    def _tell_steps(self, steps: Sequence[JobStep], peak: int = 0, **progress: dict[str, Any]) -> None:
         now = round(time.time(), 4)
         message = {"kind": "step", "steps": [packed(step, now) for step in steps], "memory": _memory(peak)}
-        self._send(message | ({"computed": computed} if computed else {}))
+        self._send(message | {name: each for name, each in progress.items() if each})
 
     def _tell_learnt(self, steps: Sequence[JobStep]) -> None:
         """Where a job ended: what its batch's steps taught of the model."""
@@ -113,7 +114,6 @@ class Engine:
         reading, cache_limit = self._read_host(), message["cache_limit"]
         usual = min(_CACHE_MOST, self._budget_bytes // _CACHE_SHARE)
         mx.set_cache_limit(usual if cache_limit is None else cache_limit)
-        self._chunk_tokens = message["chunk_tokens"]
         self._shape = {name: message[name] for name in ("chunk_tokens", "prefill_rows", "max_batch")}
         self._cards_folder, self._device = Path(message["cards_folder"]), gauge.device_name()
         self._send({"kind": "ready", "device": self._device, **reading})
@@ -139,7 +139,8 @@ class Engine:
                 self._device,
                 self._cards_folder,
                 kept,
-                chunk_tokens=self._chunk_tokens,
+                chunk_tokens=self._shape["chunk_tokens"],
+                prefill_rows=self._shape["prefill_rows"],
                 room_bytes=max(0, self._budget_bytes - mx.get_active_memory()),
                 load_seconds=loaded_at - started,
             )

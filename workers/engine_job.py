@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import mlx.core as mx
+
 from scheduler.errors import ClientError
 from scheduler.request import JobRequest, read_request
 from workers.guard import Load
@@ -94,6 +96,27 @@ def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
         seed=message["seed"],
         text=JobText(loaded.tokenizer, request.stop, begins),
     )
+
+
+def logprob_entry(loaded: LoadedModel, values: mx.array, token: int, top: int) -> dict[str, Any]:
+    """A token's logarithm of probability, and the ``top`` likeliest beside it, as OpenAI writes them."""
+    chosen = [token]
+    if top:
+        count = min(top, values.size)
+        best: Any = mx.argpartition(-values, kth=count - 1)[:count].tolist()
+        chosen += sorted(best, key=lambda each: -_number(values, each))
+    entries = [_entry(loaded, each, _number(values, each)) for each in chosen]
+    return entries[0] | {"top_logprobs": entries[1:]}
+
+
+def _entry(loaded: LoadedModel, token: int, logprob: float) -> dict[str, Any]:
+    text = loaded.tokenizer.decode([token])
+    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+
+
+def _number(values: mx.array, at: int) -> float:
+    number: Any = values[at].item()
+    return float(number)
 
 
 def packed(step: JobStep, now: float) -> Message:

@@ -7,10 +7,9 @@ host; :func:`derive_budget` is pure.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import mlx.core as mx
 import psutil
@@ -23,31 +22,37 @@ _HOST_SHARE: Final = 0.85
 
 
 def read_limits(own_bytes: int = 0) -> dict[str, int]:
-    """Every limit that can be read here, by name.
+    """Every limit that can be read here, by name: never none, since a host tells at least its RAM.
+
+    What a CUDA device tells of itself stands alone: neither the host's RAM nor its cgroup binds the
+    device's memory. Where it tells nothing, or MLX computes on the CPU, the host's limits hold.
 
     Args:
         own_bytes: what this process holds already; it counts as available.
     """
-    limits: dict[str, int] = {}
     memory = psutil.virtual_memory()
+    available_bytes = memory.available + own_bytes
     if mx.metal.is_available():
-        limits |= metal_limits(mx.device_info(), memory.total, memory.available + own_bytes)
-    elif _cuda():
-        limits |= cuda_limits(mx.device_info(), own_bytes)
-    else:
-        reserve = min(HOST_RESERVE_BYTES, memory.total // 8)
-        limits["host_total"] = memory.total - reserve
-        limits["host_available"] = int((memory.available + own_bytes) * _HOST_SHARE)
-        limits |= cgroup_limits(Path("/sys/fs/cgroup"), own_bytes)
-    return limits
+        return metal_limits(mx.device_info(), memory.total, available_bytes)
+    told = cuda_limits(mx.device_info(), own_bytes) if _cuda() else {}
+    return told or (
+        host_limits(memory.total, available_bytes)
+        | cgroup_limits(Path("/sys/fs/cgroup"), _membership(), own_bytes)
+    )
+
+
+def host_limits(total_bytes: int, available_bytes: int) -> dict[str, int]:
+    """RAM less a reserve, and a share of what the system could give up now (none to all of it)."""
+    spare_bytes = min(total_bytes, max(0, available_bytes))
+    return {
+        "host_total": total_bytes - min(HOST_RESERVE_BYTES, total_bytes // 8),
+        "host_available": int(spare_bytes * _HOST_SHARE),
+    }
 
 
 def metal_limits(device: dict[str, Any], total_bytes: int, available_bytes: int) -> dict[str, int]:
-    """A Mac's: RAM less a reserve, Metal's recommended working set, what the system could give up now."""
-    limits = {
-        "host_total": total_bytes - min(HOST_RESERVE_BYTES, total_bytes // 8),
-        "host_available": int(available_bytes * _HOST_SHARE),
-    }
+    """A Mac's: its host's limits, and Metal's recommended working set."""
+    limits = host_limits(total_bytes, available_bytes)
     recommended = device.get("max_recommended_working_set_size")
     if recommended:
         limits["metal_working_set"] = int(recommended * _DEVICE_SHARE)
@@ -55,38 +60,99 @@ def metal_limits(device: dict[str, Any], total_bytes: int, available_bytes: int)
 
 
 def cuda_limits(device: dict[str, Any], own_bytes: int = 0) -> dict[str, int]:
-    """A CUDA device's memory: all of it, and where MLX says so, what is free."""
+    """A CUDA device's memory: all of it, and what is free, where MLX says so; else nothing.
+
+    The names are mlx 0.32's (``backend/gpu/device_info.h``). A device of known size may have 0 bytes
+    free; without a size, 0 is no reading.
+    """
     limits = {}
     total, free = device.get("total_memory") or device.get("memory_size"), device.get("free_memory")
     if total:
         limits["cuda_total"] = int(total * _DEVICE_SHARE)
-    if free:
-        limits["cuda_available"] = int((free + own_bytes) * _DEVICE_SHARE)
+    if free or (total and free is not None):
+        limits["cuda_available"] = int(max(0, free + own_bytes) * _DEVICE_SHARE)
     return limits
 
 
-def cgroup_limits(root: Path, own_bytes: int = 0) -> dict[str, int]:
-    """Linux cgroup v2: the limit of this process's group, and that less what the group uses.
+def cgroup_limits(mount: Path, membership: str, own_bytes: int = 0) -> dict[str, int]:
+    """Linux: the least limit of this process's cgroup and of all above it, and the least room in one.
 
-    Pages of files that were not used lately count as unused: the kernel gives them back first.
+    Version 2's ``memory.high`` counts like ``memory.max``: over it the kernel throttles and reclaims.
+    Version 1 is read where it has the memory controller. Pages of files that were not used lately count
+    as unused: the kernel gives them back first. A file that is missing or odd limits nothing.
+
+    Args:
+        mount: where cgroups are mounted, ``/sys/fs/cgroup``.
+        membership: the text of ``/proc/self/cgroup``.
+        own_bytes: what this process holds already; it counts as available.
     """
-    if not sys.platform.startswith("linux"):
+    files, folders = _groups(mount, membership)
+    rooms = [room for folder in folders if (room := _room(folder, files, own_bytes))]
+    if not rooms:
         return {}
+    totals, available = zip(*rooms, strict=True)
+    return {"cgroup_total": min(totals), "cgroup_available": min(available)}
+
+
+class _Files(NamedTuple):
+    """What a version of cgroups calls its limits, what a group and those below it use, and idle pages."""
+
+    limits: tuple[str, ...]
+    usage: str
+    idle: str
+
+
+_V2: Final = _Files(("memory.max", "memory.high"), "memory.current", "inactive_file")
+_V1: Final = _Files(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_NO_LIMIT: Final = 1 << 60
+"""Version 1 says "unlimited" with the largest number of whole pages, some 2^63."""
+
+
+def _membership() -> str:
     try:
-        limit = (root / "memory.max").read_text().strip()
-        current = int((root / "memory.current").read_text())
+        return Path("/proc/self/cgroup").read_text(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _groups(mount: Path, membership: str) -> tuple[_Files, list[Path]]:
+    """This process's group and those above it, up to the mount.
+
+    A container may be told its path on the host, or one outside its namespace (``/../x``): a path that
+    is not under the mount stands for the mount's root.
+    """
+    lines = [line.split(":", 2) for line in membership.split("\n") if line.count(":") > 1]
+    paths = {controller: path for _, names, path in lines for controller in names.split(",")}
+    version1 = paths.get("memory")
+    files, root = (_V2, mount) if version1 is None else (_V1, mount / "memory")
+    own = Path((version1 or paths.get("", "")).lstrip("/"))
+    if ".." in own.parts or not (root / own).is_dir():
+        own = Path()
+    return files, [root / own, *(root / above for above in own.parents)]
+
+
+def _room(folder: Path, files: _Files, own_bytes: int) -> tuple[int, int] | None:
+    """A group's limit, and that less what others use; None where nothing limits it."""
+    limits = [_number(folder / name) for name in files.limits]
+    limit = min((each for each in limits if each is not None), default=_NO_LIMIT)
+    if limit >= _NO_LIMIT:
+        return None
+    used = (_number(folder / files.usage) or 0) - _idle(folder, files.idle) - own_bytes
+    return limit, max(0, limit - max(0, used))
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
     except (OSError, ValueError):
-        return {}
-    if not limit.isdigit():
-        return {}
-    used = max(0, current - _inactive_file(root) - own_bytes)
-    return {"cgroup_total": int(limit), "cgroup_available": max(0, int(limit) - used)}
+        return None
+    return int(text) if text.isdecimal() else None
 
 
-def _inactive_file(root: Path) -> int:
+def _idle(folder: Path, field: str) -> int:
     try:
-        fields = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        return int(fields.get("inactive_file", 0))
+        fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return int(fields.get(field, 0))
     except (OSError, ValueError):
         return 0
 
@@ -101,9 +167,15 @@ def steady_budget(limits: dict[str, int], setting: int | None) -> tuple[int, str
 
 
 def derive_budget(limits: dict[str, int], setting: int | None) -> tuple[int, str]:
-    """The budget, and the name of the limit that binds; an operator's setting beats what was read."""
+    """The budget, and the name of the limit that binds; an operator's setting beats what was read.
+
+    Raises:
+        ValueError: there is neither a setting nor a limit.
+    """
     if setting is not None:
         return setting, "TIDEGATE_MEMORY_BUDGET"
+    if not limits:
+        raise ValueError("no limit on memory can be read here; set TIDEGATE_MEMORY_BUDGET")
     source = min(limits, key=lambda name: limits[name])
     return limits[source], source
 

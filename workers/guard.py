@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.footprint import ModelCard, copied_bytes, step_bytes, work_bytes
-from scheduler.foresight import Extents, Kind, Left, Row, next_loop
+from scheduler.foresight import Extents, Kind, Row, next_loop
 from scheduler.job import PRIORITIES
 
 _MANY: Final = 1 << 20  # tokens still to come: the next step ends no row
-
-
-_NOTHING: Final = Left()
 
 
 class Action(enum.StrEnum):
@@ -51,8 +48,6 @@ class Foreseen:
     """Of the same step: the caches' growth and copies."""
     teaches: bool = False
     """Whether that step is alone in making the peak: no rows come or go, no copies beside it."""
-    left: Left = _NOTHING
-    """What the loop leaves to the next."""
 
 
 def foresee(
@@ -61,9 +56,6 @@ def foresee(
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents,
-    left: Left | None = None,
-    *,
-    cut: bool = False,
 ) -> Foreseen:
     """What the next step takes.
 
@@ -72,27 +64,22 @@ def foresee(
         loads: the batch's jobs, in the order in which they came.
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together at most.
-        real: index and slots of the caches as they are; see :func:`~scheduler.foresight.next_loop`.
-        left: by the loop before.
-        cut: whether rows went since then, so that the caches are copied in this one.
+        real: the caches as they are, regrouped where rows came or went.
     """
     rows = [Row(max(1, load.length_tokens + load.prompt_left), _MANY, load.length_tokens) for load in loads]
-    loop = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real, left, cut=cut)
+    loop = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real)
     if not loop.steps:
         return Foreseen()
     most = max(loop.steps, key=lambda step: step_bytes(card, step))
     grown = most.held_bytes - loop.before_bytes + int(copied_bytes(card, most)) * (most.kind == "decode")
-    alone = not (cut or (left and any(left.copied_bytes))) and all(
-        step is most or not step.copied_bytes for step in loop.steps
-    )
-    decodes = sum(step.kind == "decode" for step in loop.steps)  # two where a row moves
+    alone = most.rows > 0 and all(step is most or not step.copied_bytes for step in loop.steps)
+    decodes = sum(step.kind == "decode" and step.rows > 0 for step in loop.steps)  # two where a row moves
     return Foreseen(
         growth_bytes=step_bytes(card, most) - loop.before_bytes,
         kind=most.kind,
         work_bytes=work_bytes(card, most),
         other_bytes=grown,
         teaches=alone and decodes < 2,  # noqa: PLR2004 - one, or none
-        left=loop.left,
     )
 
 

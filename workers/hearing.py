@@ -87,7 +87,7 @@ class Hearing:
             while self._heard and self._heard[0]["kind"] == "step":
                 message = self._heard.popleft()
                 steps += message["steps"]
-                self._desk.note_progress(message.get("computed", {}))
+                self._desk.note_progress(message)
             self._write(steps)  # a job's tokens before its shedding
             if self._heard:
                 self._on(self._heard.popleft())

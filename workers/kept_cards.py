@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.footprint import CARD_VERSION, ModelCard
+from workers.caches import cache_groups
 from workers.models import LoadedModel
-from workers.probe import cache_groups, measure
+from workers.probe import measure
 from workers.residency import files_here
 
 
@@ -25,7 +26,8 @@ def card_for(
     kept: Iterable[dict[str, Any]] = (),
     *,
     chunk_tokens: int,
-    **shape: Any,
+    prefill_rows: int,
+    **limits: Any,
 ) -> ModelCard:
     """A model's card: one that is kept for these very files, MLX and device, else a measured one.
 
@@ -36,15 +38,16 @@ def card_for(
         folder: of the cards on disk.
         kept: cards of other hosts, as :meth:`ModelCard.to_json` wrote them.
         chunk_tokens: the engine's prefill chunk.
-        shape: as for :func:`measure`.
+        prefill_rows: how many prompts it computes together.
+        limits: as for :func:`measure`.
 
     Raises:
         ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
-    fingerprint = fingerprint_of(source, device, chunk_tokens)
+    fingerprint = fingerprint_of(source, device, chunk_tokens, prefill_rows)
     card = _known(kept, folder, fingerprint)
     if card is None:
-        card = measure(loaded, device, chunk_tokens=chunk_tokens, **shape)
+        card = measure(loaded, device, chunk_tokens=chunk_tokens, prefill_rows=prefill_rows, **limits)
     else:  # whoever keeps cards may have written it: what is counted in a moment is not taken from it
         card = replace(
             card,
@@ -86,11 +89,11 @@ def _on_disk(folder: Path, fingerprint: str) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def fingerprint_of(source: str, device: str, chunk_tokens: int) -> str:
-    """Of a model's files as they are loaded, MLX's version and the device; the same on another host."""
+def fingerprint_of(source: str, device: str, chunk_tokens: int, prefill_rows: int) -> str:
+    """Of a model's files as they are loaded, MLX's version, the device and how prompts are computed."""
     (config,) = (path.read_text() for path in files_here(source, "config.json"))
     sizes = sorted((path.name, path.stat().st_size) for path in files_here(source, "*.safetensors"))
     buffers = sorted(item for item in os.environ.items() if item[0].startswith("MLX_MAX_"))
     versions = [CARD_VERSION, version("mlx"), version("mlx-lm")]
-    parts = [*versions, config, sizes, device, buffers, chunk_tokens]
+    parts = [*versions, config, sizes, device, buffers, chunk_tokens, prefill_rows]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

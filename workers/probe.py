@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
-from scheduler.errors import ModelUnsupported
 from scheduler.footprint import ModelCard
 from scheduler.foresight import Row, next_loop
-from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
+from scheduler.rectangles import CacheGroup
+from workers.caches import cache_groups, filled, filled_extent
 from workers.gauge import one_at_a_time
 from workers.models import LoadedModel
 
@@ -33,7 +31,23 @@ _LONGER: Final = (63, 255)
 """Probed where the time allows, then the engine's own chunk, then one token less."""
 
 _LONG_COST: Final = 5
-"""Times its tokens that a length costs: its first chunk, and one at each of two long contexts."""
+"""Times its tokens that a length costs: its first chunk, and one at each of two long contexts, which take longer."""
+
+_ONE_COPY_MORE: Final = 1.6
+"""Times as much may be met at one time as at another, where one copy more of what attention makes is in flight."""
+
+_LIKE: Final = 1.05
+"""Times as much that is still the same."""
+
+_TIMES_LAYERS: Final = 16
+"""Layers to be seen in all: a model of fewer is looked at more often."""
+
+_TIMES_MOST: Final = 8
+_TIMES_SECONDS: Final = 1.5
+"""No further look is begun after these."""
+
+_TIMES_LEAST: Final = 3
+"""Looks at prompts together, to believe that they take less than each alone."""
 
 _FEW: Final = 7
 """Tokens of each row where two of different lengths are compared with two alike."""
@@ -56,6 +70,7 @@ def measure(
     device: str,
     *,
     chunk_tokens: int = 512,
+    prefill_rows: int = 4,
     room_bytes: int = 1 << 30,
     load_seconds: float = 0.0,
 ) -> ModelCard:
@@ -65,6 +80,7 @@ def measure(
         loaded: the model.
         device: its name, for the card.
         chunk_tokens: the engine's prefill chunk.
+        prefill_rows: how many prompts it computes together.
         room_bytes: what may be taken for a moment beside the weights.
         load_seconds: what loading took; no chunk is measured that would cost half of it.
 
@@ -72,18 +88,28 @@ def measure(
         ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
     groups = cache_groups(loaded)
-    decode = _run(loaded, [_SHORT + 1], _SHORT, steps=3)[-1]  # kernels are compiled at their first use
+    look = _Look(loaded, min(group.layers for group in groups))
+    look.most([[_SHORT, 1]], steps=3)  # kernels are compiled at their first use
+    decode = look.most([[_SHORT, 1]], steps=3)
     points: dict[int, int] = {}
-    pace = 0.0
+    seconds = max(_FLOOR_SECONDS, load_seconds / 2)
     for tokens in dict.fromkeys((_SHORT, *_LONGER, chunk_tokens, max(1, chunk_tokens - 1))):
-        if _LONG_COST * tokens * pace > max(_FLOOR_SECONDS, load_seconds / 2):
+        at_most = max((size * (tokens / length) ** 2 for length, size in points.items()), default=0)
+        if _LONG_COST * tokens * look.pace > seconds or at_most > room_bytes:
             break
-        began = time.monotonic()
-        points[tokens] = _run(loaded, [tokens + 1], tokens, steps=1)[0]
-        pace = min(pace or math.inf, (time.monotonic() - began) / tokens)
-    per_token, per_pair = _attention(loaded, groups, max(points), room_bytes)
-    padding = _padding(loaded, groups, room_bytes)
-    copied = _copied_layers(loaded, groups, decode, room_bytes)
+        points[tokens] = look.most([[tokens, 1]])
+    together = []
+    for tokens in sorted({*points} & {_LONGER[0], max(points)}) if prefill_rows > 1 else ():
+        most = prefill_rows * points[tokens]
+        if (
+            min(look.times, _TIMES_LEAST) * prefill_rows * tokens * look.pace <= seconds
+            and most <= room_bytes
+        ):
+            share = look.most([[tokens, 1]] * prefill_rows) / max(1, most)
+            together.append((prefill_rows, tokens, min(1.0, max(1 / prefill_rows, share))))
+    later = _later(look, groups, points, room_bytes)
+    padding = _padding(look, groups, room_bytes)
+    copied = _copied_layers(look, groups, decode, room_bytes)
     mx.clear_cache()
     return ModelCard(
         model=loaded.name,
@@ -92,100 +118,129 @@ def measure(
         caches=groups,
         logits_bytes=loaded.vocabulary * 4,
         chunk_bytes=tuple(sorted(points.items())),
-        attention_bytes_per_token=per_token,
-        attention_bytes_per_pair=per_pair,
+        together=tuple(together),
+        later_bytes=later,
         padded_bytes_per_pair=padding,
         decode_bytes=decode,
+        decode_bytes_per_key=_decode_per_key(look, groups, decode, room_bytes),
         context_tokens=loaded.context_tokens,
         copied_layers=copied,
     )
 
 
-def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
-    """The kinds of cache that one row has, from a run over one token.
+class _Look:
+    """What a model's steps take.
 
-    Raises:
-        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
+    Args:
+        loaded: the model.
+        layers: of the kind that it has fewest of.
     """
-    full: list[int] = []
-    sliding: dict[int, list[int]] = defaultdict(list)
-    state: list[int] = []
-    for cache in _flat(_filled(loaded, 1)):
-        length = getattr(getattr(cache, "keys", None), "shape", (0, 0, 1))[2]
-        if type(cache) is KVCache:
-            full.append(cache.nbytes // length)
-        elif type(cache) is RotatingKVCache:
-            sliding[cache.max_size].append(cache.nbytes // length)
-        elif isinstance(cache, ArraysCache):
-            state.append(cache.nbytes)
-        else:
-            raise ModelUnsupported(
-                f"{loaded.name} has a cache that cannot share a batch: {type(cache).__name__}"
-            )
-    groups = [CacheGroup("full", len(full), sum(full))] if full else []
-    groups += [CacheGroup("sliding", len(b), sum(b), window_tokens=w) for w, b in sorted(sliding.items())]
-    groups += [CacheGroup("state", len(state), state_bytes=sum(state))] if state else []
-    return tuple(groups)
+
+    def __init__(self, loaded: LoadedModel, layers: int) -> None:
+        self._loaded = loaded
+        self.times = min(_TIMES_MOST, math.ceil(_TIMES_LAYERS / layers))
+        """How often a step is looked at."""
+        self.pace = 0.0
+        """Seconds a token, at best."""
+
+    def most(self, prompts: list[list[int]], *, steps: int = 1, contexts: Sequence[int] = ()) -> int:
+        """The most that the last of a generator's steps takes beyond the caches that it leaves, in bytes.
+
+        A few operations are always in flight, and hold what they have read; which ones are together differs
+        from layer to layer and from time to time, so a model of few layers is looked at more often.
+
+        Args:
+            prompts: of each row the lengths of the parts that it is computed in, the last 1.
+            steps: of the generator.
+            contexts: of each row how many tokens are laid out before.
+        """
+        most, began = 0, time.monotonic()
+        for shift in range(self.times):
+            started = time.monotonic()
+            most = max(most, self._last(prompts, steps, contexts, shift))
+            ended = time.monotonic()
+            if not contexts:
+                self.pace = min(self.pace or math.inf, (ended - started) / sum(map(sum, prompts)))
+            if ended - began > _TIMES_SECONDS:
+                break
+        return most
+
+    def _last(self, prompts: list[list[int]], steps: int, contexts: Sequence[int], shift: int) -> int:
+        mx.synchronize()
+        mx.clear_cache()
+        rows, longest = len(prompts), max(map(max, prompts))
+        generator: Any = BatchGenerator(
+            self._loaded.model, prefill_batch_size=rows, prefill_step_size=longest
+        )
+        with mx.stream(generator.stream):  # another number of operations before
+            mx.eval([mx.full(1, number) for number in range(shift)])
+        generator.insert_segments(
+            [[[0] * tokens for tokens in parts] for parts in prompts],
+            max_tokens=[steps] * rows,
+            caches=[filled(self._loaded, context) for context in contexts] or None,  # held by nobody else
+        )
+        before = mx.get_active_memory() - generator.prompt_cache_nbytes
+        for _ in range(steps):
+            mx.synchronize()
+            mx.reset_peak_memory()
+            with one_at_a_time():
+                generator.next()
+                mx.synchronize()
+        taken = mx.get_peak_memory() - before - generator.prompt_cache_nbytes
+        generator.close()
+        return max(0, int(taken))
 
 
-def _filled(loaded: LoadedModel, tokens: int) -> list[Any]:
-    """Caches as after so many tokens: one computed, the rest laid out as zeros."""
-    caches: list[Any] = make_prompt_cache(loaded.model)
-    loaded.model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
-    mx.eval([cache.state for cache in caches])
-    mx.synchronize()
-    for cache in _flat(caches):
-        if tokens > 1 and type(cache) in {KVCache, RotatingKVCache}:
-            kept = min(tokens, getattr(cache, "max_size", tokens))
-            for name in ("keys", "values"):
-                one = getattr(cache, name)
-                setattr(cache, name, mx.zeros((*one.shape[:2], kept, one.shape[3]), dtype=one.dtype))
-            cache.offset = tokens
-            if type(cache) is RotatingKVCache:
-                cache._idx = kept  # noqa: SLF001 - where the next token goes; set nowhere else
-    mx.eval([cache.state for cache in caches])
-    return caches
+def _later(
+    look: _Look, groups: Sequence[CacheGroup], points: Mapping[int, int], room_bytes: int
+) -> tuple[tuple[int, float, float], ...]:
+    """What later chunks take, of the shortest, a short and the longest at two long contexts: a line for each.
 
-
-def _flat(caches: list[Any]) -> list[Any]:
-    flat: list[Any] = []
-    for cache in caches:
-        flat += _flat(list(cache.caches)) if isinstance(cache, CacheList) else [cache]
-    return flat
-
-
-def _attention(
-    loaded: LoadedModel, groups: Sequence[CacheGroup], chunk: int, room_bytes: int
-) -> tuple[float, float]:
-    """Bytes per new token, and per new token and key: the line through a chunk at two long contexts.
-
-    The chunk is the longest that there was time for: where something takes memory by the context alone, as
-    latent attention does, a shorter one makes this too large.
+    One token goes before the chunk: with the first step what was laid out is copied. Of the longest there may be
+    time for few looks: where the shorter ones go on to more than it took, it may have met a copy less.
     """
     far = _far(groups, room_bytes)
-    if not far:
-        return 0.0, 0.0
-    chunks = 1 if chunk >= GROWTH_TOKENS else 2  # a short one's first makes the caches grow, as few do
-    near, more = (
-        _run(loaded, [chunks * chunk + 1], chunk, steps=chunks, caches=[_filled(loaded, context)])[-1]
-        for context in (far // 2, far)
-    )
-    per_pair = max(0.0, (more - near) / (chunk * (far - far // 2)))
-    return more / chunk - per_pair * (far + chunks * chunk), per_pair
+    lines: list[tuple[int, float, float]] = []
+    for chunk in sorted({*points} & {min(points), _LONGER[0], max(points)}) if far else ():
+        near, most = (look.most([[1, chunk, 1]], steps=2, contexts=[context]) for context in (far // 2, far))
+        context = far + 1 + chunk
+        slope = _slope(points[chunk], near, most, far - far // 2, context)
+        start = max(0.0, most - slope * context)
+        if len(lines) > 1:
+            (short, _, low), (longer, _, high) = lines
+            goes_on = high + (high - low) / (longer - short) * (chunk - longer)
+            slope = max(slope, min(_ONE_COPY_MORE * slope, goes_on))
+        lines.append((chunk, start, slope))
+    return tuple(lines)
 
 
-def _padding(loaded: LoadedModel, groups: Sequence[CacheGroup], room_bytes: int) -> float:
+def _slope(first: int, near: int, far: int, span: int, context: int) -> float:
+    """Bytes a key: the line through what a chunk takes near and far, or through nothing and far.
+
+    The latter where near nothing is seen of attention yet, another layer taking more, and where the line would
+    begin below nothing, as near fewer copies were met.
+    """
+    slope = max(0, far - near) / span
+    hidden = near <= first * _LIKE < far / _LIKE
+    return far / context if hidden else min(slope, far / context)
+
+
+def _decode_per_key(look: _Look, groups: Sequence[CacheGroup], decode_bytes: int, room_bytes: int) -> float:
+    """Bytes that a decode step takes for each key that it sees."""
+    far = _far(groups, room_bytes)
+    return max(0, look.most([[1]], steps=2, contexts=[far]) - decode_bytes) / far if far else 0.0
+
+
+def _padding(look: _Look, groups: Sequence[CacheGroup], room_bytes: int) -> float:
     """Bytes more per new token and key, where two rows have contexts of different lengths."""
     far = _far(groups, room_bytes // 2)
     if not far:
         return 0.0
     alike, padded = (
-        _run(loaded, [2 * _FEW + 1] * 2, _FEW, steps=2, caches=[_filled(loaded, each) for each in contexts])[
-            -1
-        ]
+        look.most([[1, _FEW, 1]] * 2, steps=2, contexts=contexts)
         for contexts in ((far, far), (far, far // 2))
     )
-    return max(0.0, (padded - alike) / (2 * _FEW * (far + 2 * _FEW)))
+    return max(0.0, (padded - alike) / (2 * _FEW * (far + 1 + _FEW)))
 
 
 def _far(groups: Sequence[CacheGroup], room_bytes: int) -> int:
@@ -197,38 +252,14 @@ def _far(groups: Sequence[CacheGroup], room_bytes: int) -> int:
     return min(longest, max(512, room_bytes // _CONTEXT_SHARE // per_slot)) if per_slot else 0
 
 
-def _copied_layers(
-    loaded: LoadedModel, groups: tuple[CacheGroup, ...], decode_bytes: int, room_bytes: int
-) -> float:
+def _copied_layers(look: _Look, groups: tuple[CacheGroup, ...], decode_bytes: int, room_bytes: int) -> float:
     """Layers' copies that are alive at once, seen where a row begins to decode and its caches are full."""
     per_slot = sum(group.bytes_per_token for group in groups)
     if not per_slot:
         return 1.0
     full = max(256, min(4096, room_bytes // _CONTEXT_SHARE // per_slot) // 256 * 256)
-    taken = _run(loaded, [1], _SHORT, steps=1, caches=[_filled(loaded, full)])[0]
-    (step,) = next_loop(groups, [Row(full + 1, 2, full)], _SHORT, 1, ((full, full), None)).steps
+    taken = look.most([[1]], contexts=[full])
+    real = (filled_extent(groups, full), None)
+    (step,) = next_loop(groups, [Row(full + 1, 2, full)], _SHORT, 1, real).steps
     copied = taken + step.cache_bytes - step.held_bytes - decode_bytes
     return round(max(_HALF_LAYER, copied / max(1, step.copied_bytes)), 2)
-
-
-def _run(
-    loaded: LoadedModel, prompts: list[int], chunk_tokens: int, *, steps: int, caches: list[Any] | None = None
-) -> list[int]:
-    """What each step of a generator takes beyond the caches that it leaves, in bytes, for prompts so long."""
-    mx.synchronize()
-    mx.clear_cache()
-    rows = len(prompts)
-    generator: Any = BatchGenerator(loaded.model, prefill_batch_size=rows, prefill_step_size=chunk_tokens)
-    generator.insert([[0] * tokens for tokens in prompts], max_tokens=[steps] * rows, caches=caches)
-    caches = None
-    before = mx.get_active_memory() - generator.prompt_cache_nbytes
-    taken = []
-    for _ in range(steps):
-        mx.synchronize()
-        mx.reset_peak_memory()
-        with one_at_a_time():
-            generator.next()
-            mx.synchronize()
-        taken.append(max(0, mx.get_peak_memory() - before - generator.prompt_cache_nbytes))
-    generator.close()
-    return taken

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.footprint import Case, run_case
+from benchmarks.batches import Case, run_case
 from benchmarks.random_models import write_random_llama
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
@@ -21,24 +21,26 @@ from workers.text import JobText
 
 PROMPT = "The quick brown fox jumps over the lazy dog. " * 4
 
-ROWS: dict[str, list[tuple[int, int]]] = {
-    "one short": [(10, 100)],
-    "one long": [(900, 150)],
-    "four alike": [(200, 70)] * 4,
-    "eight short": [(20, 30)] * 8,
-    "a long one joins seven short ones": [(20, 60)] * 7 + [(1000, 30)],
-    "eight mixed": [(13 * (at + 1) ** 2, 20 + 10 * at) for at in range(8)],
+ROWS: dict[str, list[tuple[int, int, int]]] = {
+    "one short": [(10, 100, 0)],
+    "one long": [(900, 150, 0)],
+    "four alike": [(200, 70, 0)] * 4,
+    "eight short": [(20, 30, 0)] * 8,
+    "a long one beside seven short ones": [(20, 60, 0)] * 7 + [(1000, 30, 0)],
+    "eight mixed": [(13 * (at + 1) ** 2, 20 + 10 * at, 0) for at in range(8)],
+    "one after another": [(300, 90, 0), (40, 60, 5), (700, 20, 30), (9, 200, 31)],
 }
+"""Jobs of each batch: prompt and answer in tokens, and by which step they come."""
 
 
-def measured(folder: Path, chunk: int, shapes: dict[str, list[tuple[int, int]]]) -> list[tuple[str, Case]]:
+def measured(
+    folder: Path, chunk: int, shapes: dict[str, list[tuple[int, int, int]]]
+) -> list[tuple[str, Case]]:
     """Each batch's footprint, foreseen and measured."""
     loaded = load_model("wide", str(folder))
     card = measure(loaded, "cpu", chunk_tokens=chunk, load_seconds=60)  # time for every probe
     batch = ModelBatch(loaded, card, chunk_tokens=chunk, prefill_rows=4, max_batch=8)
-    return [
-        (name, run_case(batch, card, loaded, [Row(*job) for job in jobs])) for name, jobs in shapes.items()
-    ]
+    return [(name, run_case(batch, card, loaded, jobs)) for name, jobs in shapes.items()]
 
 
 @pytest.mark.parametrize("chunk", [64, 512])
@@ -57,7 +59,7 @@ def test_no_shallow_model_needs_more_than_its_footprint(tmp_path: Path, layers: 
     folder = write_random_llama(
         tmp_path / "model", layers=layers, hidden=64, heads=8, kv_heads=8, head_dim=64, never_stops=True
     )
-    ((_, case),) = measured(folder, 64, {"eight short": [(20, 30)] * 8})
+    ((_, case),) = measured(folder, 64, {"eight short": ROWS["eight short"]})
     assert 0 <= case.over <= 0.2
 
 

@@ -35,8 +35,9 @@ def cards(model: str = "m") -> st.SearchStrategy[ModelCard]:
         caches=st.lists(_groups, min_size=1, max_size=3).map(tuple),
         logits_bytes=st.integers(0, 1 << 16),
         chunk_bytes=st.sampled_from([((16, 0),), ((16, 5000), (64, 18_000)), ((64, 9), (512, 1 << 20))]),
-        attention_bytes_per_token=st.floats(-100, 1000),
-        attention_bytes_per_pair=st.floats(0, 4),
+        later_bytes=st.sampled_from([(), ((16, 100.0, 40.0),), ((16, 0.0, 9.0), (64, 1e5, 300.0))]),
+        together=st.sampled_from([(), ((4, 16, 0.25),), ((2, 16, 1.0), (2, 64, 0.6))]),
+        decode_bytes_per_key=st.floats(0, 4),
         decode_bytes=st.integers(0, 1 << 16),
         context_tokens=st.just(1 << 16),
     )

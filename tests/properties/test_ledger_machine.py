@@ -229,9 +229,8 @@ class Latches(Ledger):
 class CountsRowsApart(Ledger):
     """A planted bug: a row's cost is its own, as if there were no rectangle."""
 
-    def _batch_bytes(self, model: str, *more: Row) -> int:
-        rows = [*self.rows(model).values(), *more]
-        return sum(batch_bytes(self.cards[model], [row], self.chunk_tokens, 1) for row in rows)
+    def marginal_bytes(self, model: str, row: Row) -> int:
+        return batch_bytes(self.cards[model], [row], self.chunk_tokens, 1)
 
 
 @pytest.mark.parametrize("broken", [FreesAnyAttempt, ForgetsCache, Latches, CountsRowsApart])

@@ -76,24 +76,52 @@ def test_between_measured_chunks_a_line_is_drawn() -> None:
         51_200,
     ]
     assert chunk_bytes(MEASURED, 1024) == pytest.approx(1.2 * 102_400)
-    assert chunk_bytes(replace(MEASURED, chunk_bytes=((16, 0), (64, 6400))), 1) == 0
-    assert chunk_bytes(replace(MEASURED, chunk_bytes=((16, 1600),)), 8) == 800
+    assert chunk_bytes(replace(MEASURED, chunk_bytes=((16, 1600),)), 8) == 1600
+
+
+def test_what_attention_takes_of_a_chunk_counts_with_its_square() -> None:
+    """Between lengths; and a first chunk takes no less than its attention alone would of as many keys."""
+    lines = ((16, 0.0, 16.0), (64, 0.0, 64.0))
+    card = replace(MEASURED, chunk_bytes=((16, 1256), (64, 5096)), later_bytes=lines)
+    assert [chunk_bytes(card, tokens) for tokens in (16, 40, 64)] == [1256, 1000 + 40 * 40, 5096]
+    assert chunk_bytes(replace(card, chunk_bytes=((64, 9),)), 64) == 64 * 64
 
 
 def test_the_larger_kind_of_layer_counts() -> None:
     """A hybrid's layers follow each other: at a short context the one, at a long one the other."""
-    card = replace(MEASURED, attention_bytes_per_pair=2.0, attention_bytes_per_token=-300.0)
+    card = replace(MEASURED, later_bytes=((64, 0.0, 20.0),))
     assert transient_bytes(card, step(context=64)) == int(6400 * MARGIN)
-    assert transient_bytes(card, step(context=1000)) == int(64 * (2 * 1000 - 300) * MARGIN)
+    assert transient_bytes(card, step(context=128)) == int(6400 * MARGIN)
+    assert transient_bytes(card, step(context=1000)) == int(20 * 1000 * MARGIN)
+
+
+def test_a_later_chunk_takes_a_line_over_its_context() -> None:
+    """Between measured lengths both the line's start and what each key adds are between, and 8 % more."""
+    card = replace(MEASURED, later_bytes=((16, 400.0, 10.0), (64, 1600.0, 30.0)))
+    assert transient_bytes(card, step(context=5000)) == int((1600 + 30 * 5000) * MARGIN)
+    assert transient_bytes(card, step(tokens=40, context=5000)) == int((1000 + 20 * 5000) * 1.08 * MARGIN)
+    short = replace(card, chunk_bytes=((16, 0), (64, 0)))
+    beyond = (3200 + 60 * 5000) * 1.2
+    assert transient_bytes(short, step(tokens=128, context=5000)) == int(beyond * MARGIN)
+
+
+def test_prompts_together_may_take_less_than_each_alone() -> None:
+    """Four took three times what one takes, so two take between; a later chunk's attention is not shared."""
+    card = replace(MEASURED, together=((4, 64, 0.75),), later_bytes=((64, 0.0, 1000.0),))
+    taken = {rows: transient_bytes(card, step(rows=rows, context=64)) for rows in (1, 2, 4)}
+    first = max(6400, 64 * 1000)
+    assert taken == {rows: int(first * more * MARGIN) for rows, more in ((1, 1), (2, 1 + 2 / 3), (4, 3))}
+    assert transient_bytes(card, step(rows=4, context=9000)) == int(4 * 9000 * 1000 * MARGIN)
+    with pytest.raises(ValueError, match="shares"):
+        replace(card, together=((4, 64, 0.2),))
 
 
 def test_a_window_is_all_that_sliding_attention_sees() -> None:
     """A model of sliding layers only sees the window and its own chunk; beside a full layer, everything."""
-    pairs = {"attention_bytes_per_pair": 100.0, "chunk_bytes": ((16, 0),)}
-    sliding = replace(SLIDING, **pairs)  # type: ignore[arg-type]
-    assert transient_bytes(sliding, step(context=9000)) == int(64 * 575 * 100 * MARGIN)
+    sliding = replace(SLIDING, later_bytes=((64, 0.0, 6400.0),), chunk_bytes=((64, 0),))
+    assert transient_bytes(sliding, step(context=9000)) == int(575 * 6400 * MARGIN)
     mixed = replace(sliding, caches=(*SLIDING.caches, *PLAIN.caches))
-    assert transient_bytes(mixed, step(context=9000)) == int(64 * 9000 * 100 * MARGIN)
+    assert transient_bytes(mixed, step(context=9000)) == int(9000 * 6400 * MARGIN)
 
 
 def test_decoding_takes_six_rows_of_the_vocabulary_or_works() -> None:
@@ -105,9 +133,16 @@ def test_decoding_takes_six_rows_of_the_vocabulary_or_works() -> None:
     )
 
 
+def test_metal_rounds_each_buffer_up() -> None:
+    """Keys and values of each of two layers, of prompts and of rows that decode: a page of 16 KiB each."""
+    metal = replace(MEASURED, device="metal: Apple M2")
+    rows = [Row(600, 20)]
+    assert batch_bytes(metal, rows, 512, 4) - batch_bytes(MEASURED, rows, 512, 4) == 2 * 4 * 16_384
+
+
 def test_rows_of_different_lengths_take_a_mask_each() -> None:
     """Of every new token and every key, beside what the same rows take alike."""
-    masks = replace(MEASURED, attention_bytes_per_pair=3.0, padded_bytes_per_pair=2.0, logits_bytes=0)
+    masks = replace(MEASURED, decode_bytes_per_key=3.0, padded_bytes_per_pair=2.0, logits_bytes=0)
     for kind, tokens in (("prefill", 16), ("decode", 1)):
         alike, padded = (
             transient_bytes(masks, step(kind, rows=4, tokens=tokens, context=900, padded=each))
@@ -171,6 +206,7 @@ def test_a_card_is_read_as_it_was_written() -> None:
         {"version": 1},
         {"version": 2},
         {"version": 3},
+        {"version": 4},
         PLAIN.to_json() | {"version": None},
         PLAIN.to_json() | {"more": 1},
         PLAIN.to_json() | {"caches": 5},
@@ -182,8 +218,9 @@ def test_a_card_is_read_as_it_was_written() -> None:
         PLAIN.to_json() | {"context_tokens": 0},
         PLAIN.to_json() | {"prefill_margin": 0.0},
         PLAIN.to_json() | {"decode_margin": float("nan")},
-        PLAIN.to_json() | {"attention_bytes_per_pair": float("inf")},
-        PLAIN.to_json() | {"attention_bytes_per_token": float("nan")},
+        PLAIN.to_json() | {"decode_bytes_per_key": float("inf")},
+        PLAIN.to_json() | {"later_bytes": [[16, float("nan"), 0]]},
+        PLAIN.to_json() | {"later_bytes": [[16, 0, 0], [16, 0, 0]]},
         PLAIN.to_json() | {"caches": [{"kind": "full", "layers": 0}]},
         PLAIN.to_json() | {"caches": [{"kind": "sliding", "layers": 1, "window_tokens": 0}]},
         {name: value for name, value in PLAIN.to_json().items() if name != "logits_bytes"},

@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.foresight import Left, Loop, Row, next_loop, replay
-from scheduler.rectangles import Batch, CacheGroup, Place, Slots
+from scheduler.foresight import UNKNOWN, Loop, Row, next_loop, replay
+from scheduler.rectangles import Batch, CacheGroup, Extent, Place, Slots, Written
 
 FULL = CacheGroup("full", 1, bytes_per_token=1)
 WINDOW = CacheGroup("sliding", 1, bytes_per_token=1, window_tokens=300)
+
+
+def written(at: int, slots: int, *, longest: int | None = None) -> Extent:
+    return Extent(1, longest or at, (Written(at, at, slots, rotated=False),))
 
 
 def slots_over(group: CacheGroup, updates: list[int]) -> list[int]:
@@ -69,22 +73,52 @@ def test_quiet_steps_are_passed_over() -> None:
 
 def test_a_row_goes_on_from_where_it_is() -> None:
     """Waiting, in its prompt, or decoding; and a few tokens further than was said."""
-    loop = next_loop(
-        [FULL], [Row(300, 50, 310), Row(200, 9, 100), Row(7, 1)], 100, 4, ((100, 256), (310, 313))
-    )
+    rows = [Row(300, 50, 310), Row(200, 9, 100), Row(7, 1)]
+    loop = next_loop([FULL], rows, 100, 4, (written(100, 256), written(310, 313)))
     assert loop.before_bytes == 313 + 256
     assert [(step.kind, step.rows, step.tokens) for step in loop.steps] == [
         ("decode", 1, 1),
         ("prefill", 2, 99),
     ]
-    late = next(iter(replay([FULL], [Row(300, 50, 310)], 100, 4)))
+    late = next(iter(replay([FULL], rows[:1], 100, 4)))
     assert late.context_tokens == 310 + 16 + 40
+
+
+@pytest.mark.parametrize("group", [FULL, WINDOW])
+@pytest.mark.parametrize("length", [20, 290, 299, 300, 301, 700])
+def test_where_nothing_is_known_a_row_is_where_it_would_have_come_to(group: CacheGroup, length: int) -> None:
+    """The caches of a row in its prompt, or decoding, as after the chunks and steps that it took."""
+    rows = [Row(800, 90, length), Row(length - 5, 90, length)]
+    for row, single in zip(rows, (0, 6), strict=True):
+        slots = Slots(group)
+        for start in range(0, length - single, 100):
+            slots.advance(min(100, length - single - start))
+        for _ in range(single):
+            slots.advance(1)
+        assert next_loop([group], [row], 100, 1, UNKNOWN).before_bytes == pytest.approx(slots.slots, abs=256)
+    (step,) = next_loop([WINDOW], rows[1:], 100, 1, UNKNOWN).steps
+    assert step.cache_bytes <= 300
+
+
+def test_a_row_that_went_on_since_is_that_much_further() -> None:
+    """Told at 40 tokens and at 60 now: twenty slots more are written, beside the padding of ten."""
+    (step,) = next_loop([FULL], [Row(30, 90, 60)], 64, 1, (None, written(50, 256, longest=40))).steps
+    assert (step.context_tokens, step.cache_bytes) == (50 + 20 + 1, 256)
+    (step,) = next_loop([FULL], [Row(30, 900, 250)], 64, 1, (None, written(50, 256, longest=40))).steps
+    assert (step.context_tokens, step.cache_bytes) == (50 + 210 + 1, 512)
+
+
+def test_a_window_that_was_rotated_stays_as_large_as_it_is() -> None:
+    """However long the rows are."""
+    real = Extent(1, 5000, (Written(17, 5000, 300, rotated=True),))
+    loop = next_loop([WINDOW], [Row(4000, 9000, 5000)], 64, 1, (None, real))
+    assert (loop.before_bytes, loop.steps[0].cache_bytes, loop.steps[0].copied_bytes) == (300, 300, 0)
 
 
 def test_no_rows_have_no_life() -> None:
     """Nothing to come."""
     assert list(replay([FULL], [], 64, 1)) == []
-    assert next_loop([FULL], [], 64, 1, (None, None)) == Loop([], 0, Left())
+    assert next_loop([FULL], [], 64, 1, UNKNOWN) == Loop([], 0)
 
 
 def test_those_who_leave_take_their_padding_along() -> None:
@@ -101,23 +135,31 @@ def test_those_who_leave_take_their_padding_along() -> None:
 @pytest.mark.parametrize("room", [0, 1])
 def test_a_real_batchs_free_slots_decide_when_it_grows(room: int) -> None:
     """Without one the next token costs 256 for every row, with one none."""
-    loop = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, (None, (20, 20 + room)))
+    loop = next_loop([FULL], [Row(20, 90, 20)] * 3, 64, 4, (None, written(20, 20 + room)))
     (step,) = loop.steps
     assert loop.before_bytes == 3 * (20 + room)
     assert step.held_bytes - loop.before_bytes == (0 if room else 3 * 256)
 
 
-def test_rows_that_come_and_go_are_copied_with_the_next_step() -> None:
-    """Until then what was evaluated stays in memory; a batch that has no row left does not."""
+def test_rows_that_come_are_copied_together_at_the_loops_end() -> None:
+    """Until then each batch's caches are held as they were; what is decoded next copies nothing more."""
     moves, decodes = Row(100, 9, 99), Row(20, 90, 20)
-    real = ((99, 256), (20, 256))
-    loop = next_loop([FULL], [moves, decodes], 64, 4, real)
-    assert loop.left.held_bytes == (0, 2 * 256)
-    assert loop.left.copied_bytes[1] > 0
+    loop = next_loop([FULL], [moves, decodes], 64, 4, (written(99, 256), written(20, 256)))
+    assert [(step.kind, step.rows) for step in loop.steps] == [("decode", 1), ("decode", 1), ("decode", 0)]
+    assert loop.before_bytes == 2 * 256
+    assert loop.steps[-1].copied_bytes >= 2 * 256
+    assert loop.steps[-1].cache_bytes == 2 * 256
     together = [replace(moves, cached_tokens=100), replace(decodes, cached_tokens=21)]
-    after = next_loop([FULL], together, 64, 4, (None, (100, 256)), loop.left)
-    assert after.before_bytes == loop.left.memory_bytes
-    assert [step.copied_bytes for step in after.steps] == [loop.left.copied_bytes[1]]
-    assert next_loop([FULL], [], 64, 4, (None, None), loop.left).before_bytes == 0
-    alone = next_loop([FULL], together[1:], 64, 4, (None, (21, 256)), loop.left, cut=True)
-    assert alone.steps[0].copied_bytes == 4 * 256
+    after = next_loop([FULL], together, 64, 4, (None, written(100, 256)))
+    assert [(step.held_bytes, step.copied_bytes) for step in after.steps] == [(2 * 256, 0)]
+
+
+def test_rows_that_go_are_held_until_the_loops_end() -> None:
+    """What they leave is cut out of the whole, which is there until then; a chunk beside it counts both."""
+    ends, stays, prompt = Row(300, 1, 300), Row(100, 90, 100), Row(90, 5, 30)
+    real = (written(30, 256), written(300, 512))
+    decode, prefill, regroup, *_ = replay([FULL], [ends, stays, prompt], 64, 4, real)
+    assert (decode.cache_bytes, prefill.held_bytes) == (2 * 512 + 256, 2 * 512 + 256)
+    assert (regroup.rows, regroup.held_bytes) == (0, 2 * 512 + 256)
+    assert regroup.cache_bytes == 512 - 200 + 256
+    assert regroup.copied_bytes >= 512

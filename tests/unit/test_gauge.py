@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
+import psutil
 import pytest
 
 from workers.gauge import (
@@ -14,6 +16,7 @@ from workers.gauge import (
     cuda_limits,
     derive_budget,
     device_name,
+    host_limits,
     metal_limits,
     one_at_a_time,
     read_limits,
@@ -31,6 +34,16 @@ def test_an_operators_budget_beats_every_reading() -> None:
 def test_the_least_limit_binds() -> None:
     """Its name is the budget's source."""
     assert derive_budget({"host_total": 30, "cgroup": 10, "host_available": 20}, None) == (10, "cgroup")
+
+
+@pytest.mark.parametrize("budget", [derive_budget, steady_budget])
+def test_without_a_limit_an_operator_must_set_one(
+    budget: Callable[[dict[str, int], int | None], tuple[int, str]],
+) -> None:
+    """The error names the setting; with it nothing need be read."""
+    with pytest.raises(ValueError, match="set TIDEGATE_MEMORY_BUDGET"):
+        budget({}, None)
+    assert budget({}, GIB) == (GIB, "TIDEGATE_MEMORY_BUDGET")
 
 
 LIMITS = {"host_total": 900, "host_available": 300, "cgroup_total": 800, "cgroup_available": 400}
@@ -69,6 +82,17 @@ def test_a_small_mac_keeps_most_of_its_ram() -> None:
 
 
 @pytest.mark.parametrize(
+    ("available", "spare"), [(-GIB, 0), (0, 0), (8 * GIB, 8 * GIB), (20 * GIB, 16 * GIB)]
+)
+def test_a_host_has_nothing_to_all_of_its_ram(available: int, spare: int) -> None:
+    """Whatever the sum of what is free and what is held comes to."""
+    assert host_limits(16 * GIB, available) == {
+        "host_total": 14 * GIB,
+        "host_available": int(spare * 0.85),
+    }
+
+
+@pytest.mark.parametrize(
     ("device", "limits"),
     [
         (
@@ -76,6 +100,11 @@ def test_a_small_mac_keeps_most_of_its_ram() -> None:
             {"cuda_total": int(80 * GIB * 0.9), "cuda_available": int(70 * GIB * 0.9)},
         ),
         ({"total_memory": 80 * GIB}, {"cuda_total": int(80 * GIB * 0.9)}),
+        (
+            {"free_memory": 0, "total_memory": 80 * GIB},
+            {"cuda_total": int(80 * GIB * 0.9), "cuda_available": 0},
+        ),
+        ({"free_memory": 0, "total_memory": 0}, {}),
         ({"device_name": "NVIDIA H100"}, {}),
     ],
 )
@@ -86,26 +115,119 @@ def test_a_cuda_device_is_limited_by_its_free_memory(
     assert cuda_limits(device) == limits
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="cgroups are Linux's")
+def test_odd_holdings_leave_no_less_than_nothing(tmp_path: Path) -> None:
+    """On a full device and in a full cgroup."""
+    group(tmp_path, {"memory.max": 1000, "memory.current": 900})
+    assert cuda_limits({"free_memory": 5, "total_memory": 10}, -100)["cuda_available"] == 0
+    assert cgroup_limits(tmp_path, "0::/\n", -200)["cgroup_available"] == 0
+    assert cgroup_limits(tmp_path, "0::/\n", 5000)["cgroup_available"] == 1000
+
+
 @pytest.mark.parametrize(
-    ("most", "current", "limits"),
+    ("device", "source"),
     [
-        ("8589934592\n", "1073741824\n", {"cgroup_total": 8 * GIB, "cgroup_available": 7 * GIB}),
-        ("max\n", "1073741824\n", {}),
-        ("1000\n", "2000\n", {"cgroup_total": 1000, "cgroup_available": 0}),
-        ("8589934592\n", None, {}),
-        ("8589934592\n", "rubbish", {}),
-        (None, None, {}),
+        ({"device_name": "NVIDIA H100"}, "host_available"),
+        ({"free_memory": 70 * GIB, "total_memory": 80 * GIB}, "cuda_available"),
+    ],
+)
+def test_a_silent_device_leaves_the_hosts_limits(
+    monkeypatch: pytest.MonkeyPatch, device: dict[str, object], source: str
+) -> None:
+    """One that tells its memory is bound by neither the host's RAM nor its cgroup; nor does 0 go below 0."""
+    host = SimpleNamespace(total=16 * GIB, available=0)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: host)
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    monkeypatch.setattr("workers.gauge._cuda", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: device)
+    limits = read_limits(-1)
+    assert derive_budget(limits, None) == (limits[source], source)
+    assert min(limits.values()) >= 0
+    assert len({name.split("_")[0] for name in limits} & {"host", "cuda"}) == 1
+
+
+def group(folder: Path, files: dict[str, object]) -> None:
+    """A recorded cgroup: each file's text ends as the kernel ends it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(
+    ("files", "limits"),
+    [
+        ({"memory.max": 8 * GIB, "memory.current": GIB}, (8 * GIB, 7 * GIB)),
+        ({"memory.max": 8 * GIB, "memory.high": 6 * GIB, "memory.current": GIB}, (6 * GIB, 5 * GIB)),
+        ({"memory.max": 6 * GIB, "memory.high": 8 * GIB, "memory.current": GIB}, (6 * GIB, 5 * GIB)),
+        ({"memory.max": "max", "memory.high": 6 * GIB, "memory.current": GIB}, (6 * GIB, 5 * GIB)),
+        (
+            {"memory.max": 1000, "memory.current": 900, "memory.stat": "anon 100\ninactive_file 300"},
+            (1000, 400),
+        ),
+        ({"memory.max": 1000, "memory.current": 900, "memory.stat": "rubbish"}, (1000, 100)),
+        ({"memory.max": 1000, "memory.current": 2000}, (1000, 0)),
+        ({"memory.max": 1000, "memory.current": "rubbish"}, (1000, 1000)),
+        ({"memory.max": 1000}, (1000, 1000)),
+        ({"memory.max": "max", "memory.high": "max", "memory.current": GIB}, None),
+        ({"memory.max": "rubbish", "memory.current": GIB}, None),
+        ({}, None),
     ],
 )
 def test_a_cgroup_limits_what_is_left_of_it(
-    tmp_path: Path, most: str | None, current: str | None, limits: dict[str, int]
+    tmp_path: Path, files: dict[str, object], limits: tuple[int, int] | None
 ) -> None:
     """No limit, and files that are missing or odd, limit nothing."""
-    for name, text in (("memory.max", most), ("memory.current", current)):
-        if text is not None:
-            (tmp_path / name).write_text(text)
-    assert cgroup_limits(tmp_path) == limits
+    group(tmp_path, files)
+    assert cgroup_limits(tmp_path, "0::/\n") == told(limits)
+
+
+def told(limits: tuple[int, int] | None) -> dict[str, int]:
+    return dict(zip(("cgroup_total", "cgroup_available"), limits or (), strict=False))
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits"),
+    [
+        ("0::/system.slice/tidegate.service\n", (600, 50)),  # its own limit; its slice has less left
+        ("1:name=systemd:/\n0::/system.slice/tidegate.service\n", (600, 50)),
+        ("0::/system.slice\n", (800, 50)),
+        ("0::/user.slice\n", (1000, 200)),  # without a limit of its own
+        ("0::/\n", (1000, 200)),
+        ("0::/docker/4f1c\n", (1000, 200)),  # the host's path, told to a container
+        ("0::/system.slice/docker-4f1c.scope\n", (1000, 200)),  # likewise: the slice here is another
+        ("0::/../system.slice\n", (1000, 200)),  # outside of this namespace
+        ("rubbish\n", (1000, 200)),
+        ("", (1000, 200)),
+    ],
+)
+def test_a_group_is_limited_by_all_above_it(tmp_path: Path, membership: str, limits: tuple[int, int]) -> None:
+    """The least limit and the least that is left may be of two levels; a path not there is the root's."""
+    mount = tmp_path / "cgroup"
+    group(mount, {"memory.max": 1000, "memory.current": 800})
+    group(mount / "system.slice", {"memory.max": 800, "memory.current": 750})
+    group(mount / "system.slice/tidegate.service", {"memory.max": 600, "memory.current": 500})
+    group(mount / "user.slice", {"memory.max": "max", "memory.current": 100})
+    group(tmp_path / "system.slice", {"memory.max": 10, "memory.current": 5})
+    assert cgroup_limits(mount, membership) == told(limits)
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits"),
+    [
+        ("4:memory:/docker/4f1c\n1:cpu,cpuacct:/\n0::/\n", (1000, 500)),
+        ("4:hugetlb,memory:/elsewhere\n", None),
+        ("0::/\n", None),
+    ],
+)
+def test_version_1_limits_where_it_has_the_memory(
+    tmp_path: Path, membership: str, limits: tuple[int, int] | None
+) -> None:
+    """Its largest number is no limit."""
+    unlimited = {"memory.limit_in_bytes": 9_223_372_036_854_771_712, "memory.usage_in_bytes": GIB}
+    group(tmp_path / "memory", unlimited)
+    stat = "inactive_file 1\ntotal_inactive_file 400"
+    limited = {"memory.limit_in_bytes": 1000, "memory.usage_in_bytes": 900, "memory.stat": stat}
+    group(tmp_path / "memory/docker/4f1c", limited)
+    assert cgroup_limits(tmp_path, membership) == told(limits)
 
 
 def test_this_host_has_a_budget() -> None:

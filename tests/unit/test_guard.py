@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.footprint import MARGIN, batch_bytes
-from scheduler.foresight import Row
-from scheduler.rectangles import CacheGroup
+from scheduler.foresight import UNKNOWN, Row
+from scheduler.rectangles import CacheGroup, Extent, Written
 from tests.cards import PLAIN
 from workers.guard import Action, Load, check, foresee, youngest_of_lowest
 
@@ -54,38 +54,41 @@ def test_what_is_over_the_budget_never_just_goes(active: int, cache: int, growth
         assert action is not Action.SHED or (jobs > 1 and active + growth > budget)
 
 
-def growth(*loads: Load, room: int = 0, chunk: int = 64, together: int = 4, cut: bool = False) -> int:
-    return foresee(CARD, loads, chunk, together, (None, (20, 20 + room)), cut=cut).growth_bytes
+def written(slots: int) -> Extent:
+    return Extent(1, 20, (Written(20, 20, slots, rotated=False),))
+
+
+def growth(*loads: Load, room: int = 0, chunk: int = 64, together: int = 4) -> int:
+    return foresee(CARD, loads, chunk, together, (None, written(20 + room))).growth_bytes
 
 
 def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
     """Nothing without rows; more for another row, for a prompt in the step, for a longer context."""
     assert growth() == 0
     longer = replace(PROMPT, length_tokens=300)
-    card = replace(CARD, attention_bytes_per_pair=10.0)
+    card = replace(CARD, later_bytes=((64, 0.0, 640.0),))
     assert 0 < growth(DECODES) < growth(DECODES, DECODES)
     assert growth(DECODES, DECODES, room=1) < growth(DECODES, DECODES, PROMPT, room=1)
     assert (
-        foresee(card, [PROMPT], 64, 4, (None, None)).growth_bytes
-        < foresee(card, [longer], 64, 4, (None, None)).growth_bytes
+        foresee(card, [PROMPT], 64, 4, UNKNOWN).growth_bytes
+        < foresee(card, [longer], 64, 4, UNKNOWN).growth_bytes
     )
 
 
 def test_a_growth_is_counted_for_every_row_that_decodes() -> None:
     """A cache grows 256 tokens at a time: without a free slot the next token costs as many and a layer's
-    copy, with one only its own work; and where rows went four, as they and their padding are cut off.
+    copy, with one only its own work.
     """
     work = int(300 * MARGIN) + (1 << 16)
     assert growth(*[DECODES] * 3, room=1) == work
     assert growth(*[DECODES] * 3, room=0) == 3 * 256 * 10 + int(3 * 276 * 5 * 1.02 + 300 * MARGIN) + (1 << 16)
-    assert growth(*[DECODES] * 3, room=1, cut=True) == int(4 * 3 * 21 * 5 * 1.02 + 300 * MARGIN) + (1 << 16)
 
 
 def test_what_a_step_will_take_is_told_apart() -> None:
     """Its kind and its own work, so that what it took can be compared."""
-    prompt = foresee(CARD, [PROMPT], 64, 4, (None, None))
-    assert (prompt.kind, prompt.work_bytes) == ("prefill", pytest.approx(1000 + 13 * 62.5))
-    decode = foresee(CARD, [DECODES], 64, 4, (None, (20, 25)))
+    prompt = foresee(CARD, [PROMPT], 64, 4, UNKNOWN)
+    assert (prompt.kind, prompt.work_bytes) == ("prefill", pytest.approx((1000 + 13 * 62.5) * 1.08))
+    decode = foresee(CARD, [DECODES], 64, 4, (None, written(25)))
     assert (decode.kind, decode.work_bytes, decode.other_bytes) == ("decode", 100, 0)
 
 

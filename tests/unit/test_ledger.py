@@ -7,20 +7,21 @@ from dataclasses import replace
 import pytest
 
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import alone_bytes, batch_bytes
-from scheduler.foresight import Row
+from scheduler.footprint import ModelCard, alone_bytes, batch_bytes
+from scheduler.foresight import Extents, Row
 from scheduler.ledger import FLOOR, Holder, Ledger
-from tests.cards import PLAIN
+from scheduler.rectangles import Extent, Written
+from tests.cards import PLAIN, SLIDING
 
 LONG = Row(900, 100)
 ALONE = alone_bytes(PLAIN, LONG, 512)
 FIRST, SECOND = Holder("job_a", 1), Holder("job_b", 1)
 
 
-def account(budget_bytes: int) -> Ledger:
+def account(budget_bytes: int, card: ModelCard = PLAIN, *, chunk: int = 512, together: int = 4) -> Ledger:
     """A ledger with one model resident."""
-    ledger = Ledger(budget_bytes, chunk_tokens=512, prefill_rows=4)
-    ledger.admit_model(PLAIN)
+    ledger = Ledger(budget_bytes, chunk_tokens=chunk, prefill_rows=together)
+    ledger.admit_model(card)
     return ledger
 
 
@@ -221,3 +222,65 @@ def test_no_more_prompts_are_taken_for_late_than_are_computed_together() -> None
         ledger.reserve(Holder(f"job_{number}", 1), PLAIN.model, Row(3000, 50))
     together = batch_bytes(PLAIN, [Row(3000, 50)] * 12, 512, 4)
     assert together <= ledger.reserved_bytes <= 1.2 * together
+
+
+def extents(rows: int, at: int, slots: int, longest: int) -> Extents:
+    return None, Extent(rows, longest, (Written(at, at, slots, rotated=False),))
+
+
+def test_padding_that_the_engine_tells_of_counts() -> None:
+    """Rows that joined others are as long as those were: what they come to is more than their own tokens."""
+    ledger = account(1 << 30)
+    holder = Holder("a", 1)
+    ledger.reserve(holder, PLAIN.model, Row(100, 200))
+    ledger.advance(holder, 150)
+    ledger.settle()
+    before = ledger.reserved_bytes
+    ledger.reserve(Holder("b", 1), PLAIN.model, Row(100, 200))
+    together = ledger.reserved_bytes
+    ledger.release(Holder("b", 1))
+    ledger.reach(PLAIN.model, extents(1, at=900, slots=1024, longest=150))
+    ledger.reserve(Holder("b", 1), PLAIN.model, Row(100, 200))
+    assert ledger.reserved_bytes > 2 * together > 2 * before
+
+
+def test_what_a_window_holds_is_what_the_engine_tells() -> None:
+    """A row far beyond its window holds the window, however long it is."""
+    ledger = account(1 << 30, SLIDING)
+    holder = Holder("a", 1)
+    ledger.reserve(holder, SLIDING.model, Row(3000, 900))
+    ledger.advance(holder, 3100)
+    ledger.reach(SLIDING.model, (None, Extent(1, 3100, (Written(28, 3100, 512, rotated=True),))))
+    ledger.settle()
+    assert ledger.reserved_bytes == pytest.approx(512 * 100, rel=0.02, abs=1 << 16)
+
+
+def test_nothing_is_given_back_before_the_engine_tells_how_its_caches_are() -> None:
+    """Where a decoding row goes, what the others come to is known when their caches were regrouped."""
+    ledger = account(1 << 30)
+    for name, done in (("a", 250), ("b", 150)):
+        ledger.reserve(Holder(name, 1), PLAIN.model, Row(100, 900))
+        ledger.advance(Holder(name, 1), done)
+    ledger.reach(PLAIN.model, extents(2, at=250, slots=256, longest=250))
+    ledger.settle()
+    both = ledger.reserved_bytes
+    ledger.release(Holder("a", 1))
+    assert ledger.reserved_bytes == both
+    ledger.reach(PLAIN.model, extents(1, at=150, slots=156, longest=150))
+    ledger.settle()
+    assert ledger.reserved_bytes < 0.7 * both
+
+
+def test_a_prompt_that_goes_brings_the_next_ones_forward() -> None:
+    """Beside a row that would have ended by then: more is needed than with it, and is reserved."""
+    ledger = account(1 << 30, chunk=16, together=1)
+    decoding, first, second = (Holder(name, 1) for name in "abc")
+    ledger.reserve(decoding, PLAIN.model, Row(300, 30))
+    ledger.advance(decoding, 318)
+    ledger.reserve(first, PLAIN.model, Row(300, 1))
+    ledger.reserve(second, PLAIN.model, Row(100, 30))
+    ledger.reach(PLAIN.model, extents(1, at=318, slots=512, longest=318))
+    ledger.settle()
+    before = ledger.reserved_bytes
+    ledger.release(first)
+    assert ledger.reserved_bytes > before

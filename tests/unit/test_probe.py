@@ -6,8 +6,8 @@ import pytest
 from mlx_lm.models import llama4
 
 from scheduler.errors import ModelUnsupported
+from workers.caches import cache_groups
 from workers.models import LoadedModel
-from workers.probe import cache_groups
 
 CHUNKED = {
     "attention_bias": False,

@@ -1,0 +1,135 @@
+"""mlx-lm's caches: what kinds a model has, how far they are written, and copying them together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import (
+    ArraysCache,
+    BatchKVCache,
+    BatchRotatingKVCache,
+    CacheList,
+    KVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+)
+
+from scheduler.errors import ModelUnsupported
+from scheduler.rectangles import CacheGroup, Extent, Written
+from workers.models import LoadedModel
+
+_UNWRITTEN = Written(0, 0, 0, rotated=False)
+
+
+def flat(caches: Iterable[Any]) -> Iterator[Any]:
+    """Every cache, those in lists too."""
+    for cache in caches:
+        if isinstance(cache, CacheList):
+            yield from flat(cache.caches)
+        else:
+            yield cache
+
+
+def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
+    """The kinds of cache that one row has, from a run over one token.
+
+    Raises:
+        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
+    """
+    full: list[int] = []
+    sliding: dict[int, list[int]] = defaultdict(list)
+    state: list[int] = []
+    for cache in flat(filled(loaded, 1)):
+        length = getattr(getattr(cache, "keys", None), "shape", (0, 0, 1))[2]
+        if type(cache) is KVCache:
+            full.append(cache.nbytes // length)
+        elif type(cache) is RotatingKVCache:
+            sliding[cache.max_size].append(cache.nbytes // length)
+        elif isinstance(cache, ArraysCache):
+            state.append(cache.nbytes)
+        else:
+            raise ModelUnsupported(
+                f"{loaded.name} has a cache that cannot share a batch: {type(cache).__name__}"
+            )
+    groups = [CacheGroup("full", len(full), sum(full), largest_share=_largest(full))] if full else []
+    groups += [
+        CacheGroup("sliding", len(each), sum(each), window_tokens=window, largest_share=_largest(each))
+        for window, each in sorted(sliding.items())
+    ]
+    if state:
+        groups.append(CacheGroup("state", len(state), state_bytes=sum(state), largest_share=_largest(state)))
+    return tuple(groups)
+
+
+def _largest(layers: Sequence[int]) -> float:
+    return max(layers) / sum(layers) if sum(layers) else 0.0
+
+
+def filled(loaded: LoadedModel, tokens: int) -> list[Any]:
+    """Caches as after so many tokens: one computed, the rest laid out as zeros."""
+    caches: list[Any] = make_prompt_cache(loaded.model)
+    loaded.model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
+    mx.eval([cache.state for cache in caches])
+    mx.synchronize()
+    for cache in flat(caches):
+        if tokens > 1 and type(cache) in {KVCache, RotatingKVCache}:
+            kept = min(tokens, getattr(cache, "max_size", tokens))
+            for name in ("keys", "values"):
+                one = getattr(cache, name)
+                setattr(cache, name, mx.zeros((*one.shape[:2], kept, one.shape[3]), dtype=one.dtype))
+            cache.offset = tokens
+            if type(cache) is RotatingKVCache:
+                cache._idx = kept  # noqa: SLF001 - where the next token goes; set nowhere else
+    mx.eval([cache.state for cache in caches])
+    return caches
+
+
+def filled_extent(groups: Sequence[CacheGroup], tokens: int) -> Extent:
+    """How far a batch's caches are written that begins with :func:`filled` ones."""
+    kept = (min(tokens, group.window_tokens or tokens) for group in groups)
+    return Extent(1, tokens, tuple(Written(each, each, each, rotated=False) for each in kept))
+
+
+def extent_of(caches: Iterable[Any], groups: Sequence[CacheGroup], lengths: Sequence[int]) -> Extent | None:
+    """How far a batch's caches are written; None where nothing is.
+
+    Args:
+        caches: a generator's.
+        groups: the model's kinds of cache.
+        lengths: of its rows, in tokens.
+    """
+    seen: dict[tuple[str, int], Written] = {}
+    for cache in flat(caches):
+        if type(cache) is BatchKVCache and cache.keys is not None:
+            index = cache._idx  # noqa: SLF001 - as all below: mlx-lm shows it nowhere else
+            seen["full", 0] = Written(index, index, cache.keys.shape[2], rotated=False)
+        elif type(cache) is BatchRotatingKVCache and cache.keys is not None:
+            index, offset = cache._idx, cache._offset  # noqa: SLF001
+            seen["sliding", cache.max_size] = Written(index, offset, cache.keys.shape[2], cache.rotated)
+    if not seen and not all(group.kind == "state" for group in groups):
+        return None
+    written = tuple(seen.get((group.kind, group.window_tokens), _UNWRITTEN) for group in groups)
+    return Extent(len(lengths), max(lengths), written) if lengths else None
+
+
+def is_state(cache: Any) -> bool:
+    """Whether a cache keeps the same bytes whatever the length."""
+    return isinstance(cache, ArraysCache)
+
+
+def make_whole(cache: Any) -> None:
+    """Evaluate a cache, an array at a time, and let go of what it was cut out of."""
+    if isinstance(cache, ArraysCache):
+        arrays: list[Any] = cache.cache
+        for at in range(len(arrays)):  # no name for an array: it would hold the old one
+            if arrays[at] is not None:
+                arrays[at] = mx.contiguous(arrays[at])
+                mx.eval(arrays[at])
+        return
+    for name in ("keys", "values"):
+        if getattr(cache, name) is not None:
+            setattr(cache, name, mx.contiguous(getattr(cache, name)))
+            mx.eval(getattr(cache, name))
