@@ -80,7 +80,7 @@ class Memory(BaseModel):
     estimated_bytes: int | None
     reserved_bytes: int
     peak_bytes: int | None
-    footprint_ratio: float | None = Field(description="The foreseen peak over the measured one.")
+    footprint_ratio: float | None = Field(description="The largest reservation over the measured peak.")
     budget_bytes: int | None
 
 

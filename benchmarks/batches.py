@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import mlx.core as mx
 
-from scheduler.footprint import ModelCard, batch_bytes, life
+from scheduler.card import ModelCard
+from scheduler.footprint import batch_bytes, joined_bytes, life
 from scheduler.foresight import Row, next_loop
 from scheduler.request import read_request
 from workers.batch import ModelBatch
@@ -99,6 +100,8 @@ def run_case(
             rows = [_row(job) for job in (*running, *joining) if job.key in {*batch.keys} or job in joining]
             shape = (batch.chunk_tokens, batch.prefill_rows, batch.extents)
             probed_bytes = max(probed_bytes, batch_bytes(probed, rows, *shape))
+            if running:  # as it is admitted beside others, who may be further than is known
+                foreseen = max(foreseen, joined_bytes(batch.card, rows[-1], rows[:-1], *shape))
             foreseen = max(foreseen, batch_bytes(batch.card, rows, *shape))
             if not later:
                 kv_foreseen = max(each.cache_bytes for each, _ in life(batch.card, rows, *shape))

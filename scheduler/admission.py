@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.footprint import ModelCard, alone_bytes, fitted
+from scheduler.card import ModelCard
+from scheduler.footprint import alone_bytes, fitted
 from scheduler.foresight import Row
 from scheduler.ledger import Ledger
 

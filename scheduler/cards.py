@@ -17,7 +17,7 @@ from typing import Any, Final
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 
 KEPT_SECONDS: Final = 30 * 86_400
 KEPT_MOST: Final = 16

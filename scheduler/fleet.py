@@ -20,7 +20,7 @@ from pydantic import FiniteFloat, TypeAdapter
 from redis import Redis
 
 from scheduler.admission import WorkerView
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 from scheduler.job import PRIORITIES
 
 log = structlog.get_logger(__name__)

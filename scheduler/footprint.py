@@ -3,34 +3,24 @@
 What a step takes beside weights and caches, for B rows of S new tokens at a context of K::
 
     prefill   B · T1(S)                           the first chunk, measured at a few S; less in company
-              B · (e(S) + k(S) · K)               later ones: measured at a few S and two long contexts
+              B · T(S, K)                         later ones: measured at a few S and K, k(S) a key beyond
     decode    max(6 · B · vocabulary, copies + B · (d + c · K))
     padded    B · S · p · K more, where rows have different lengths
 
-``k`` is about S x query heads x item size where attention is not fused, near 0 where it is. Where rows are
-regrouped nothing is computed.
+Between what was measured everything goes on a line. ``k`` is about S x query heads x item size where attention is
+not fused, near 0 where it is. Where rows are regrouped nothing is computed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, ClassVar, Final
+from typing import Final
 
-from pydantic import ConfigDict, TypeAdapter
-
+from scheduler.card import MARGIN, ModelCard
 from scheduler.foresight import UNKNOWN, Extents, Row, Step, replay
-from scheduler.rectangles import GROWTH_TOKENS, CacheGroup
-
-CARD_VERSION: Final = 4
-
-MARGIN: Final = 1.15
-"""On what a step takes, until a model's own steps have taught a better one."""
-
-_MOST: Final = 10.0
-"""More than any margin that is learnt."""
+from scheduler.slots import GROWTH_TOKENS
 
 _BEYOND_PROBES: Final = 1.2
 """On a chunk longer than any that was measured."""
@@ -51,90 +41,6 @@ _LOGIT_ROWS: Final = 6
 temperature, 5 with nucleus and penalties; and the last step's."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What was measured about a model on a host, in bytes.
-
-    Args:
-        model: its name.
-        device: where it was measured.
-        weights_bytes: of its parameters.
-        caches: the kinds of cache that one row has.
-        logits_bytes: one row of the vocabulary.
-        chunk_bytes: (S, T1(S)) for a few chunk lengths S in tokens, ascending.
-        together: (R, S, share) for rows R and some S: of R times a row's first chunk what R together take.
-        later_bytes: (S, ``e(S)``, ``k(S)``) for some of them; none where no layer sees a context.
-        padded_bytes_per_pair: ``p``.
-        decode_bytes: ``d``, of one row.
-        decode_bytes_per_key: ``c``.
-        copied_layers: how many layers' copies are alive at once where caches are copied: about 1 where a layer
-            is done before the next begins, up to all of them where a device works behind.
-        context_tokens: the model's positions.
-        prefill_margin: on prefill's steps, learnt from measured ones.
-        decode_margin: on decode's.
-        fingerprint: of the model's files, MLX's version and the device.
-    """
-
-    model: str
-    device: str
-    weights_bytes: int
-    caches: tuple[CacheGroup, ...]
-    logits_bytes: int
-    chunk_bytes: tuple[tuple[int, int], ...]
-    later_bytes: tuple[tuple[int, float, float], ...]
-    decode_bytes: int
-    context_tokens: int
-    together: tuple[tuple[int, int, float], ...] = ()
-    decode_bytes_per_key: float = 0.0
-    padded_bytes_per_pair: float = 0.0
-    copied_layers: float = 1.0
-    prefill_margin: float = MARGIN
-    decode_margin: float = MARGIN
-    fingerprint: str = ""
-    version: int = CARD_VERSION
-
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-
-    def __post_init__(self) -> None:
-        for lengths in (
-            [point[0] for point in self.chunk_bytes],
-            [point[0] for point in self.later_bytes],
-            [tokens for _, tokens, _ in self.together],
-        ):
-            if lengths != sorted(set(lengths)) or (lengths and lengths[0] < 1):
-                raise ValueError(f"chunk lengths must ascend: {lengths}")
-        if not self.chunk_bytes:
-            raise ValueError("chunk lengths must ascend from a first one")
-        figures = [figure for point in (*self.chunk_bytes, *self.later_bytes) for figure in point]
-        figures += [self.weights_bytes, self.logits_bytes, self.decode_bytes, self.context_tokens - 2]
-        figures += [self.decode_bytes_per_key, self.padded_bytes_per_pair, self.copied_layers]
-        margins = (self.prefill_margin, self.decode_margin)
-        if not all(rows > 1 and share <= 1 <= rows * share for rows, _, share in self.together):
-            raise ValueError(f"shares out of range: {self}")
-        if not (all(0 <= figure < math.inf for figure in figures) and all(1 <= m <= _MOST for m in margins)):
-            raise ValueError(f"figures out of range: {self}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> ModelCard:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            ValueError: the card is of another version, lacks a field or has one of another type.
-        """
-        if fields.get("version") != CARD_VERSION:
-            raise ValueError(f"a model card of version {fields.get('version')!r}; this is {CARD_VERSION}")
-        return _reader().validate_python(fields)
-
-
-@lru_cache(maxsize=1)
-def _reader() -> TypeAdapter[ModelCard]:
-    return TypeAdapter(ModelCard)
-
-
 def fitted(card: ModelCard, row: Row) -> Row:
     """The row as the model's positions allow it: no more than they hold of prompt, then of answer."""
     prompt = max(1, min(row.prompt_tokens, card.context_tokens - 1))
@@ -150,12 +56,23 @@ def chunk_bytes(card: ModelCard, tokens: int) -> float:
 def company(card: ModelCard, rows: int, tokens: int) -> float:
     """How many times one row's first chunk so many take together: no more than their number."""
     measured = [(length, (count * share - 1) / (count - 1)) for count, length, share in card.together]
-    return 1 + (rows - 1) * min(1.0, _between(measured, tokens) if measured else 1.0)
+    known = measured and tokens >= measured[0][0]
+    return 1 + (rows - 1) * (min(1.0, _between(measured, tokens)) if known else 1.0)
 
 
 def key_bytes(card: ModelCard, tokens: int) -> float:
     """``k(S)``: a row's chunk of S tokens, for each key that it sees."""
-    return _between([(length, per_key) for length, _, per_key in card.later_bytes], tokens)
+    return _between([(length, per_key) for length, per_key, _ in card.later_bytes], tokens)
+
+
+def later_bytes(card: ModelCard, tokens: int, keys: int) -> float:
+    """``T(S, K)``: one row's later chunk."""
+    seen = []
+    for length, per_key, contexts in card.later_bytes:
+        last, most = contexts[-1]
+        size = most + per_key * (keys - last) if keys > last else _between(contexts, keys)
+        seen.append((length, size))
+    return _between(seen, tokens)
 
 
 def _between(points: Sequence[tuple[int, float]], tokens: int) -> float:
@@ -187,8 +104,7 @@ def work_bytes(card: ModelCard, step: Step) -> float:
         return step.rows * (card.decode_bytes + card.decode_bytes_per_key * keys + padding)
     taken = chunk_bytes(card, step.tokens) * company(card, step.rows, step.tokens)
     if step.context_tokens > step.tokens:
-        start = _between([(length, start) for length, start, _ in card.later_bytes], step.tokens)
-        later = step.rows * (start + key_bytes(card, step.tokens) * keys)
+        later = step.rows * later_bytes(card, step.tokens, keys)
         if card.chunk_bytes[-1][0] < GROWTH_TOKENS:
             later += copied_bytes(card, step)  # of a growing layer: short probes have not seen it
         taken = max(taken, later)
@@ -196,6 +112,14 @@ def work_bytes(card: ModelCard, step: Step) -> float:
     if step.tokens < lengths[-1] and step.tokens not in lengths:
         taken *= _BETWEEN_PROBES
     return taken + step.rows * padding
+
+
+def teaches(card: ModelCard, step: Step) -> bool:
+    """Whether a step is like those that a margin is learnt from: no short chunk, no context beyond the probes'."""
+    contexts = [context for *_, seen in card.later_bytes for context, _ in seen]
+    if contexts and step.context_tokens > max(contexts):
+        return False
+    return step.kind == "decode" or 2 * step.tokens > card.chunk_bytes[-1][0]
 
 
 def copied_bytes(card: ModelCard, step: Step) -> float:
@@ -206,9 +130,12 @@ def copied_bytes(card: ModelCard, step: Step) -> float:
 def transient_bytes(card: ModelCard, step: Step) -> int:
     """What a step needs beside weights and caches, margins counted."""
     kept = 2 * step.kept_rows * card.logits_bytes + _SMALL_BYTES
+    margin = card.prefill_margin if step.kind == "prefill" else card.decode_margin
+    if not teaches(card, step):
+        margin = max(MARGIN, margin)
     if step.kind == "prefill":
-        return int(max(copied_bytes(card, step), work_bytes(card, step) * card.prefill_margin)) + kept
-    work = copied_bytes(card, step) * _COPY_MARGIN + work_bytes(card, step) * card.decode_margin
+        return int(max(copied_bytes(card, step), work_bytes(card, step) * margin)) + kept
+    work = copied_bytes(card, step) * _COPY_MARGIN + work_bytes(card, step) * margin
     return int(max(_LOGIT_ROWS * step.rows * card.logits_bytes, work)) + kept
 
 

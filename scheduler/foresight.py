@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from scheduler.rectangles import Batch, CacheGroup, Extent, Place
+from scheduler.rectangles import Batch, Place
+from scheduler.slots import CacheGroup, Extent
 
 Extents = tuple[Extent | None, Extent | None]
 """Of the prompts, and of the rows that decode; None where there are none or nothing is known."""
@@ -197,8 +198,9 @@ class _Life:
         yield self._step("prefill", self.prompts, len(self.prompts.places), max(parts), held)
 
     def regroup(self) -> Iterator[Step]:
-        """The rows that decode are copied together where some came or went."""
+        """The rows that decode are copied together where some came or went, an array at a time."""
         before, self._decoding_bytes = self.held_bytes, self.decoding.held_bytes
+        self.decoding.copied_bytes = int(self.decoding.copied_bytes * self.decoding.array_share)
         if self.decoding.copied_bytes:
             yield self._step("decode", self.decoding, 0, 0, max(before, self.held_bytes))
 

@@ -38,6 +38,8 @@ class Held:
     """Of them, made by attempts before this one: the engine computes them anew, as a part of the prompt."""
     cached_tokens: int = 0
     """Of prompt and answer, as the engine last told while it computed the prompt."""
+    promised_bytes: int = 0
+    """Its reservation at its largest."""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property

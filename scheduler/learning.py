@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from scheduler.footprint import MARGIN, ModelCard
+from scheduler.card import MARGIN, ModelCard
 from scheduler.foresight import Kind
 
 _STEPS_KEPT: Final = 64

@@ -2,7 +2,8 @@
 
 The ledger keeps who shares a batch and how far each has come; what a batch still takes is foreseen when a
 job joins it. A job's reservation is its even share of that peak, so that they always add up to what the
-batch can take. Between joins a reservation only falls.
+batch can take. Between joins a reservation falls; it rises, as far as there is room, where a prompt goes whose
+place those behind it take sooner, and where a model's steps teach that they take more.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import ModelCard, batch_bytes, joined_bytes, marginal_bytes
+from scheduler.footprint import batch_bytes, joined_bytes, marginal_bytes
 from scheduler.foresight import UNKNOWN, Extents, Row
 
 RECOVERY_PER_SECOND: Final = 0.01
@@ -109,10 +111,7 @@ class Ledger:
         """Take what a resident model's own steps taught; what is held may rise by it, and falls with time."""
         if card.model in self._cards:
             self._cards[card.model] = card
-            if card.model in self._peaks:
-                foreseen = batch_bytes(card, *self._batch(card.model))
-                self._peaks[card.model] = max(self._peaks[card.model], foreseen)
-                self._shrink_cache()
+            self._settle(card.model, more=True)
 
     @property
     def cards(self) -> Mapping[str, ModelCard]:
@@ -227,12 +226,15 @@ class Ledger:
             self._settle(model)
 
     def _settle(self, model: str, *, more: bool = False) -> None:
+        """Reserve what is foreseen where that is less; with ``more`` where it is more too, as far as there is room."""
         if model not in self._peaks:
             return
-        foreseen = batch_bytes(self._cards[model], *self._batch(model))
+        before, foreseen = self._peaks[model], batch_bytes(self._cards[model], *self._batch(model))
         if foreseen and not self._up_to_date(model):
-            foreseen = max(self._peaks[model], foreseen)
-        self._peaks[model] = foreseen if more else min(self._peaks[model], foreseen)
+            foreseen = max(before, foreseen)
+        room = max(0, self.headroom_bytes + self.cache_bytes) if more else 0
+        self._peaks[model] = min(foreseen, before + room)
+        self._shrink_cache()
 
     def _up_to_date(self, model: str) -> bool:
         """Whether the engine's caches were told since rows went last: before, what they need is not known."""

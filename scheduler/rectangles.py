@@ -1,159 +1,16 @@
-"""A batch's caches as rectangles of rows by slots: mlx-lm's rules, in numbers.
+"""A batch's caches as rectangles of rows by slots.
 
-Nothing is allocated. Each method is one of the cache's calls, of the same name or named beside it.
-Source: ``mlx_lm/models/cache.py`` (0.32), ``BatchKVCache``, ``BatchRotatingKVCache`` and ``ArraysCache``.
+Nothing is allocated. Each method is one of the batch's calls, of the same name or named beside it.
+Source: ``mlx_lm/generate.py`` (0.32), ``PromptProcessingBatch`` and ``GenerationBatch``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
-GROWTH_TOKENS: Final = 256
-"""Slots that mlx-lm's caches grow by (``step``)."""
-
-_NEVER: Final = 1 << 40
-
-
-@dataclass(frozen=True, slots=True)
-class CacheGroup:
-    """Layers whose caches are of one kind.
-
-    ``bytes_per_token`` is the sum over the group's layers for one row; ``state_bytes`` is what they
-    keep whatever the length; ``window_tokens`` bounds a sliding cache. ``largest_share`` is the largest
-    layer's part of the group, 0 where all are alike.
-    """
-
-    kind: Literal["full", "sliding", "state"]
-    layers: int
-    bytes_per_token: int = 0
-    state_bytes: int = 0
-    window_tokens: int = 0
-    largest_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        least = (self.layers - 1, self.bytes_per_token, self.state_bytes, self.window_tokens)
-        known = min(least) >= 0 and 0 <= self.largest_share <= 1
-        if not known or (self.kind == "sliding") != (self.window_tokens > 0):
-            raise ValueError(f"no such caches: {self}")
-
-
-class Written(NamedTuple):
-    """How far a cache is written, in slots."""
-
-    at: int
-    offset: int
-    slots: int
-    rotated: bool
-
-
-class Extent(NamedTuple):
-    """A real batch's caches, one of each group, when it had so many rows, the longest of so many tokens."""
-
-    rows: int
-    longest_tokens: int
-    caches: tuple[Written, ...]
-
-
-class Slots:
-    """One cache group's slots for a batch of rows; mlx-lm's rules, a method for each of its calls."""
-
-    def __init__(self, group: CacheGroup) -> None:
-        self.group = group
-        self.index = self.offset = self.slots = 0
-        self.rotated = False
-
-    @property
-    def row_bytes(self) -> int:
-        """One row's bytes in the group."""
-        return self.group.bytes_per_token * self.slots + self.group.state_bytes
-
-    @property
-    def layer_bytes(self) -> float:
-        """One row's bytes in the group's largest layer."""
-        return self.row_bytes * (self.group.largest_share or 1 / self.group.layers)
-
-    def write(self, real: Written) -> None:
-        """Be as a real cache is."""
-        self.index, self.offset, self.slots, self.rotated = real
-
-    def advance(self, tokens: int) -> bool:
-        """``update_and_fetch``; whether slots were added or copied."""
-        before = self.slots
-        if self.group.kind == "full":
-            if self.index + tokens > self.slots:
-                kept = self.index if self.index % GROWTH_TOKENS else self.slots
-                self.slots = kept + GROWTH_TOKENS * -(-tokens // GROWTH_TOKENS)
-            self.index += tokens
-        elif self.group.kind == "sliding":
-            self._slide(tokens)
-        return self.slots != before
-
-    def _slide(self, tokens: int) -> None:
-        window = self.group.window_tokens
-        if tokens > 1:
-            self.order()
-            kept = self.index if self.slots else 0
-            self.slots = self.index = min(kept, window - 1) + tokens
-            self.offset += tokens
-            return
-        if not self.slots or (self.offset >= self.slots and self.slots < window):
-            self.slots += min(GROWTH_TOKENS, window - self.offset)
-            self.index = self.offset
-        if self.slots > window:
-            self.slots = self.index = window
-        if self.index == window:
-            self.rotated, self.index = True, 0
-        self.index += 1
-        self.offset += 1
-
-    def many(self, tokens: int) -> None:
-        """Advance over decode steps in which nothing grows."""
-        self.offset += tokens
-        if self.group.kind == "full":
-            self.index += tokens
-        elif self.group.kind == "sliding":
-            window = self.group.window_tokens
-            self.rotated = self.rotated or self.index + tokens > window
-            self.index = (self.index + tokens - 1) % window + 1
-
-    def until_growth(self) -> int:
-        """Decode steps until slots are added or copied."""
-        if self.group.kind == "full":
-            return self.slots - self.index
-        if self.group.kind == "sliding":
-            window = self.group.window_tokens
-            if self.slots > window:
-                return 0
-            return _NEVER if self.slots == window else max(0, self.slots - self.offset)
-        return _NEVER
-
-    def trim(self, tokens: int) -> None:
-        """``filter``: padding that no row needs any more goes."""
-        if self.group.kind == "full":
-            self.index -= tokens
-            self.slots -= tokens
-
-    def join(self, other: Slots) -> None:
-        """``extend``."""
-        if (self.rotated, self.index) != (other.rotated, other.index):
-            self.order()
-            other.order()
-        self.slots = max(self.slots, other.slots)
-        self.index = max(self.index, other.index)
-        self.offset = max(self.offset, other.offset)
-
-    def order(self) -> None:
-        """``_temporal_order``."""
-        if self.rotated:
-            self.index, self.rotated = self.slots, False
-
-    def twin(self) -> Slots:
-        """A copy."""
-        other = Slots(self.group)
-        other.write(Written(self.index, self.offset, self.slots, self.rotated))
-        return other
+from scheduler.slots import NEVER, CacheGroup, Extent, Slots
 
 
 @dataclass(slots=True, eq=False)
@@ -191,6 +48,12 @@ class Batch:
         """The largest layer's cache."""
         largest = max((slots.layer_bytes for slots in self.caches), default=0.0)
         return int(len(self.places) * largest) if self.index else 0
+
+    @property
+    def array_share(self) -> float:
+        """The largest array's part of the largest layer."""
+        largest = max((slots.array_bytes for slots in self.caches), default=0.0)
+        return min(1.0, len(self.places) * largest / self.layer_bytes) if self.layer_bytes else 1.0
 
     def advance(self, tokens: int) -> None:
         """New tokens; a layer that grows has its old slots and the added ones beside the new."""
@@ -242,7 +105,7 @@ class Batch:
 
     @property
     def _until_growth(self) -> int:
-        return min((slots.until_growth() for slots in self.caches), default=_NEVER)
+        return min((slots.until_growth() for slots in self.caches), default=NEVER)
 
     @property
     def quiet_steps(self) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scheduler.footprint import ModelCard
-from scheduler.rectangles import CacheGroup
+from scheduler.card import ModelCard
+from scheduler.slots import CacheGroup
 
 PLAIN = ModelCard(
     model="m",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 from scheduler.settings import load
 from workers.supervisor import Supervisor
 from workers.wire import Message, WireBroken

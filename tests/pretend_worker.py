@@ -16,7 +16,7 @@ from scheduler.holding import Held, Holding, Progress
 from scheduler.job import PRIORITIES, State
 from scheduler.queue import JobQueue
 from scheduler.record import Outcome
-from scheduler.rectangles import CacheGroup
+from scheduler.slots import CacheGroup
 from tests.cards import PLAIN
 from tests.conftest import MODEL
 from tests.waiting import wait_until

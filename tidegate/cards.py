@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from scheduler.card import MARGIN, ModelCard
 from scheduler.errors import gib
-from scheduler.footprint import MARGIN, ModelCard
-from scheduler.rectangles import CacheGroup
+from scheduler.slots import CacheGroup
 from tidegate.terminal import printable
 
 
@@ -53,8 +53,9 @@ def _figures(fields: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield f"first chunk of {tokens:,} tokens", f"{gib(size)} for a while"
     for rows, tokens, share in card.together:
         yield f"{rows} chunks of {tokens:,} tokens together", f"{share:.0%} of {rows} times one"
-    for tokens, start, per_key in card.later_bytes:
-        yield f"later chunk of {tokens:,} tokens", f"{gib(int(start))} and {per_key:,.0f} B a key for a while"
+    for tokens, per_key, contexts in card.later_bytes:
+        sizes = ", ".join(f"{gib(int(size))} at {context:,}" for context, size in contexts)
+        yield f"later chunk of {tokens:,} tokens", f"{sizes}, {per_key:,.0f} B a token beyond"
     yield (
         "decode step",
         f"{gib(card.decode_bytes)} and {card.decode_bytes_per_key:,.1f} B a key, for each row",

@@ -14,7 +14,7 @@ from typing import Any, Final
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator, StopSequences
 
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 from scheduler.foresight import UNKNOWN, Extents, Kind
 from scheduler.learning import Margins
 from workers.caches import extent_of, flat, is_state, make_whole
@@ -90,6 +90,7 @@ class ModelBatch:
 
     def add(self, job: RunningJob) -> JobStep | None:
         """Start a job, or go on with it; a job whose earlier tokens already ended it is done at once."""
+        self._most_bytes = self._most_bytes if self._jobs else 0
         stopped = job.text.feed(job.so_far).stopped
         remaining = job.max_tokens - len(job.so_far)
         if stopped or remaining <= 0:
@@ -123,14 +124,21 @@ class ModelBatch:
         self._regroup()
         return True
 
-    def step(self, budget_bytes: int) -> list[JobStep]:
+    def step(self, budget_bytes: int, weights_bytes: int = 0) -> list[JobStep]:
         """One decode step and one prefill chunk; near the budget not a byte more than they need.
+
+        Args:
+            budget_bytes: of the engine.
+            weights_bytes: of every model in it, where there are more than this.
 
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
+        measured = self._teaches()
+        if measured:
+            mx.synchronize(self._generator.stream)  # the step before is let go first
         mx.reset_peak_memory()
-        before, measured = mx.get_active_memory(), self._teaches()
+        before = mx.get_active_memory()
         near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
@@ -144,7 +152,7 @@ class ModelBatch:
         if prompts and self._has_states:
             self._make_whole(is_state)  # a chunk's last values, cut out of all of them
         alone = not self._regroup()
-        self._weigh(before, measured=measured and alone)
+        self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
         steps = [self._take(response) for response in responses if response.uid in self._by_uid]
         if any(step.result for step in steps):
             self._regroup()
@@ -176,14 +184,12 @@ class ModelBatch:
         self._steps_seen[foreseen.kind] += 1
         return seen < _MEASURED_FIRST or seen % _MEASURED_EVERY == 0
 
-    def _weigh(self, before_bytes: int, *, measured: bool) -> None:
+    def _weigh(self, before_bytes: int, weights_bytes: int, *, measured: bool) -> None:
         """Compare what the step took with what was foreseen."""
         self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
-        rows = max(1, len(self._jobs))
+        share = (self.peak_bytes - weights_bytes) // max(1, len(self._jobs))
         for job in self._jobs.values():
-            share = (self.peak_bytes - self.loaded.weights_bytes) // rows
-            said = (before_bytes + foreseen.growth_bytes - self.loaded.weights_bytes) // rows
-            job.peak_bytes, job.foreseen_bytes = max(job.peak_bytes, share), max(job.foreseen_bytes, said)
+            job.peak_bytes = max(job.peak_bytes, share)
         self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
         if measured:
             took = self.peak_bytes - before_bytes - foreseen.other_bytes
@@ -286,8 +292,6 @@ class ModelBatch:
             "total_tokens": prompt + completion,
         }
         step.result, step.peak_bytes = result, job.peak_bytes
-        if job.peak_bytes > 0:
-            step.footprint_ratio = round(job.foreseen_bytes / job.peak_bytes, 3)
         return step
 
     def _forget(self, job: RunningJob) -> None:

@@ -18,7 +18,7 @@ from mlx_lm.models.cache import (
 )
 
 from scheduler.errors import ModelUnsupported
-from scheduler.rectangles import CacheGroup, Extent, Written
+from scheduler.slots import CacheGroup, Extent, Kind, Written
 from workers.models import LoadedModel
 
 _UNWRITTEN = Written(0, 0, 0, rotated=False)
@@ -39,33 +39,40 @@ def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
     Raises:
         ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
     """
-    full: list[int] = []
-    sliding: dict[int, list[int]] = defaultdict(list)
-    state: list[int] = []
+    layers: dict[tuple[Kind, int], list[list[int]]] = defaultdict(list)
     for cache in flat(filled(loaded, 1)):
-        length = getattr(getattr(cache, "keys", None), "shape", (0, 0, 1))[2]
-        if type(cache) is KVCache:
-            full.append(cache.nbytes // length)
-        elif type(cache) is RotatingKVCache:
-            sliding[cache.max_size].append(cache.nbytes // length)
+        if not _arrays(cache):
+            raise ModelUnsupported(f"{loaded.name} has a cache that it does not use: {type(cache).__name__}")
+        if type(cache) is KVCache or type(cache) is RotatingKVCache:
+            kind: Kind = "full" if type(cache) is KVCache else "sliding"
+            layers[kind, getattr(cache, "max_size", 0)].append(
+                [array.nbytes // array.shape[2] for array in _arrays(cache)]
+            )
         elif isinstance(cache, ArraysCache):
-            state.append(cache.nbytes)
+            layers["state", 0].append([array.nbytes for array in _arrays(cache)])
         else:
             raise ModelUnsupported(
                 f"{loaded.name} has a cache that cannot share a batch: {type(cache).__name__}"
             )
-    groups = [CacheGroup("full", len(full), sum(full), largest_share=_largest(full))] if full else []
-    groups += [
-        CacheGroup("sliding", len(each), sum(each), window_tokens=window, largest_share=_largest(each))
-        for window, each in sorted(sliding.items())
-    ]
-    if state:
-        groups.append(CacheGroup("state", len(state), state_bytes=sum(state), largest_share=_largest(state)))
-    return tuple(groups)
+    return tuple(_group(*which, layers[which]) for which in sorted(layers))
 
 
-def _largest(layers: Sequence[int]) -> float:
-    return max(layers) / sum(layers) if sum(layers) else 0.0
+def _arrays(cache: Any) -> list[Any]:
+    arrays = cache.cache if isinstance(cache, ArraysCache) else (cache.keys, cache.values)
+    return [array for array in arrays if array is not None]
+
+
+def _group(kind: Kind, window_tokens: int, layers: list[list[int]]) -> CacheGroup:
+    total = sum(map(sum, layers))
+    return CacheGroup(
+        kind,
+        len(layers),
+        bytes_per_token=0 if kind == "state" else total,
+        state_bytes=total if kind == "state" else 0,
+        window_tokens=window_tokens,
+        largest_share=max(map(sum, layers)) / total if total else 0.0,
+        array_share=max(size for layer in layers for size in layer) / total if total else 0.0,
+    )
 
 
 def filled(loaded: LoadedModel, tokens: int) -> list[Any]:

@@ -94,7 +94,7 @@ class Claiming:
         meta = replace(
             rec.meta,
             estimated_bytes=alone_bytes(ledger.cards[rec.meta.model], row, ledger.chunk_tokens),
-            reserved_bytes=ledger.marginal_bytes(rec.meta.model, row),
+            reserved_bytes=max(0, ledger.marginal_bytes(rec.meta.model, row)),
             budget_bytes=ledger.budget_bytes,
         )
         held = self.holding.claim(rec, meta, passed)

@@ -16,7 +16,7 @@ from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.record import Meta, Outcome
-from scheduler.rectangles import Extent, Written
+from scheduler.slots import Extent, Written
 from scheduler.swap import STORE_ERRORS
 from workers.reporting import STORE_RETRY_SECONDS, Reporting
 from workers.wire import Message
@@ -81,10 +81,18 @@ class Desk:
             if self.ledger is not None:
                 self.ledger.reach(model, (_extent(prompts), _extent(decoding)))
 
+    def footprint_ratio(self, held: Held, peak_bytes: int | None) -> float | None:
+        """A job's reservation at its largest over what it took."""
+        if self.ledger is None or not peak_bytes:
+            return None
+        promised = max(held.promised_bytes, self.ledger.share_bytes(held.holder))
+        return round(promised / peak_bytes, 3)
+
     def tell_progress(self) -> None:
         """Let the account know how far each job is: what it still needs is less."""
         assert self.ledger is not None
         for held in self.running.values():
+            held.promised_bytes = max(held.promised_bytes, self.ledger.share_bytes(held.holder))
             self.ledger.advance(held.holder, held.computed_tokens)
 
     def find(self, keys: Iterable[str]) -> list[Held]:
@@ -217,7 +225,7 @@ def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
             if logprobs := [*held.logprobs, *delta.get("logprobs", ())]:
                 result["logprobs"] = logprobs
             outcomes[key] = Outcome(State.INCOMPLETE if cut else State.COMPLETED, result)
-            peak, ratio = step.get("peak_bytes"), step.get("footprint_ratio")
+            peak, ratio = step.get("peak_bytes"), desk.footprint_ratio(held, step.get("peak_bytes"))
             held.rec = replace(held.rec, meta=replace(held.rec.meta, peak_bytes=peak, footprint_ratio=ratio))
     progress = []
     for key, delta in deltas.items():

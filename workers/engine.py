@@ -86,7 +86,8 @@ class Engine:
             keys = batch.keys
             try:
                 if self._guard(batch):
-                    steps += batch.step(self._budget_bytes)
+                    weights = sum(other.loaded.weights_bytes for other in self._batches.values())
+                    steps += batch.step(self._budget_bytes, weights)
                     computed |= batch.computed
                     peak = max(peak, batch.peak_bytes)
                     if (changed := batch.told_extents()) is not None:

@@ -38,17 +38,15 @@ class RunningJob:
     """Prompt tokens computed so far."""
     peak_bytes: int = 0
     """The most that its share of the batch took, measured."""
-    foreseen_bytes: int = 0
-    """The same, as it was foreseen before each step."""
 
     @property
     def load(self) -> Load:
         """As the guard weighs it."""
         known = len(self.prompt) + len(self.so_far)
         length = known + len(self.made) if self.prefilled else self.computed
-        return Load(
-            self.key, self.priority, self.claimed_at, length, 0 if self.prefilled else max(1, known - length)
-        )
+        left = 0 if self.prefilled else max(1, known - length)
+        answer = max(1, self.max_tokens - self.completion_tokens)
+        return Load(self.key, self.priority, self.claimed_at, length, left, answer)
 
     @property
     def completion_tokens(self) -> int:
@@ -68,8 +66,6 @@ class JobStep:
     result: dict[str, Any] | None = None
     """The job's result, where this step ended it."""
     peak_bytes: int = 0
-    footprint_ratio: float = 0.0
-    """At its end: the peak that was foreseen over the one that was measured."""
 
 
 def make_job(message: Message, loaded: LoadedModel) -> RunningJob:

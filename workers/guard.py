@@ -5,13 +5,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from scheduler.footprint import ModelCard, copied_bytes, step_bytes, work_bytes
+from scheduler.card import ModelCard
+from scheduler.footprint import copied_bytes, step_bytes, teaches, work_bytes
 from scheduler.foresight import Extents, Kind, Row, next_loop
 from scheduler.job import PRIORITIES
-
-_MANY: Final = 1 << 20  # tokens still to come: the next step ends no row
 
 
 class Action(enum.StrEnum):
@@ -33,6 +31,8 @@ class Load:
     """What it has in its cache."""
     prompt_left: int
     """Prompt tokens that are still to be computed; 0 once it decodes."""
+    answer_left: int = 1 << 20
+    """Tokens that it may still write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,20 @@ def foresee(
         prefill_rows: prompts computed together at most.
         real: the caches as they are, regrouped where rows came or went.
     """
-    rows = [Row(max(1, load.length_tokens + load.prompt_left), _MANY, load.length_tokens) for load in loads]
+    rows = [
+        Row(max(1, load.length_tokens + load.prompt_left), load.answer_left, load.length_tokens)
+        for load in loads
+    ]
     loop = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real)
     if not loop.steps:
         return Foreseen()
     most = max(loop.steps, key=lambda step: step_bytes(card, step))
     grown = most.held_bytes - loop.before_bytes + int(copied_bytes(card, most)) * (most.kind == "decode")
-    alone = most.rows > 0 and all(step is most or not step.copied_bytes for step in loop.steps)
+    alone = (
+        most.rows > 0
+        and teaches(card, most)
+        and all(step is most or not step.copied_bytes for step in loop.steps)
+    )
     decodes = sum(step.kind == "decode" and step.rows > 0 for step in loop.steps)  # two where a row moves
     return Foreseen(
         growth_bytes=step_bytes(card, most) - loop.before_bytes,

@@ -11,8 +11,9 @@ from typing import Final
 import structlog
 
 from scheduler.blame import Failure, Fault
+from scheduler.card import ModelCard
 from scheduler.errors import ClientError, gib
-from scheduler.footprint import ModelCard, alone_bytes
+from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.holding import Held
 from scheduler.ledger import Ledger, Pressure

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scheduler.footprint import CARD_VERSION, ModelCard
+from scheduler.card import CARD_VERSION, ModelCard
 from workers.caches import cache_groups
 from workers.models import LoadedModel
 from workers.probe import measure

@@ -16,9 +16,9 @@ from typing import Any, Final
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 from scheduler.foresight import Row, next_loop
-from scheduler.rectangles import CacheGroup
+from scheduler.slots import CacheGroup
 from workers.caches import cache_groups, filled, filled_extent
 from workers.gauge import one_at_a_time
 from workers.models import LoadedModel
@@ -31,7 +31,8 @@ _LONGER: Final = (63, 255)
 """Probed where the time allows, then the engine's own chunk, then one token less."""
 
 _LONG_COST: Final = 5
-"""Times its tokens that a length costs: its first chunk, and one at each of two long contexts, which take longer."""
+"""Times its tokens that a length costs: its first two chunks, and one at each of two long contexts, which take
+longer."""
 
 _ONE_COPY_MORE: Final = 1.6
 """Times as much may be met at one time as at another, where one copy more of what attention makes is in flight."""
@@ -43,7 +44,7 @@ _TIMES_LAYERS: Final = 16
 """Layers to be seen in all: a model of fewer is looked at more often."""
 
 _TIMES_MOST: Final = 8
-_TIMES_SECONDS: Final = 1.5
+_TIMES_SECONDS: Final = 0.75
 """No further look is begun after these."""
 
 _TIMES_LEAST: Final = 3
@@ -55,11 +56,11 @@ _FEW: Final = 7
 _CONTEXT_TOKENS: Final = 4096
 """The longest context laid out, where memory allows."""
 
-_CONTEXT_SHARE: Final = 8
+_CONTEXT_SHARE: Final = 4
 """Of the free memory, what a laid-out context may take."""
 
-_HALF_LAYER: Final = 0.5
-"""The least that is copied at once: keys, then values."""
+_LEAST_COPIED: Final = 0.75
+"""Layers whose copies are alive at once at least: keys, then values, and what is in flight."""
 
 _FLOOR_SECONDS: Final = 5.0
 """What one length may cost in any case, and half of the time that loading took where that is more."""
@@ -94,6 +95,8 @@ def measure(
     points: dict[int, int] = {}
     seconds = max(_FLOOR_SECONDS, load_seconds / 2)
     for tokens in dict.fromkeys((_SHORT, *_LONGER, chunk_tokens, max(1, chunk_tokens - 1))):
+        if tokens > max(_SHORT, chunk_tokens):
+            continue
         at_most = max((size * (tokens / length) ** 2 for length, size in points.items()), default=0)
         if _LONG_COST * tokens * look.pace > seconds or at_most > room_bytes:
             break
@@ -107,7 +110,7 @@ def measure(
         ):
             share = look.most([[tokens, 1]] * prefill_rows) / max(1, most)
             together.append((prefill_rows, tokens, min(1.0, max(1 / prefill_rows, share))))
-    later = _later(look, groups, points, room_bytes)
+    later = later_chunks(look, groups, points, room_bytes)
     padding = _padding(look, groups, room_bytes)
     copied = _copied_layers(look, groups, decode, room_bytes)
     mx.clear_cache()
@@ -191,44 +194,43 @@ class _Look:
         return max(0, int(taken))
 
 
-def _later(
-    look: _Look, groups: Sequence[CacheGroup], points: Mapping[int, int], room_bytes: int
-) -> tuple[tuple[int, float, float], ...]:
-    """What later chunks take, of the shortest, a short and the longest at two long contexts: a line for each.
+Later = tuple[int, float, tuple[tuple[int, float], ...]]
+"""A chunk's length, what each key adds beyond, and (context, bytes) as seen."""
 
-    One token goes before the chunk: with the first step what was laid out is copied. Of the longest there may be
+
+def later_chunks(
+    look: _Look, groups: Sequence[CacheGroup], points: Mapping[int, int], room_bytes: int
+) -> tuple[Later, ...]:
+    """What later chunks take, of the shortest, a short and the longest: the second chunk, and two far ones.
+
+    One token goes before a far chunk: with the first step what was laid out is copied. Of the longest there may be
     time for few looks: where the shorter ones go on to more than it took, it may have met a copy less.
     """
     far = _far(groups, room_bytes)
-    lines: list[tuple[int, float, float]] = []
+    found: list[Later] = []
     for chunk in sorted({*points} & {min(points), _LONGER[0], max(points)}) if far else ():
         near, most = (look.most([[1, chunk, 1]], steps=2, contexts=[context]) for context in (far // 2, far))
-        context = far + 1 + chunk
-        slope = _slope(points[chunk], near, most, far - far // 2, context)
-        start = max(0.0, most - slope * context)
-        if len(lines) > 1:
-            (short, _, low), (longer, _, high) = lines
+        sizes = {far // 2 + 1 + chunk: float(near), far + 1 + chunk: float(most)}
+        if 2 * chunk < far // 2:
+            sizes[2 * chunk] = float(look.most([[chunk, chunk, 1]], steps=2))
+        slope = min(max(0, most - near) / (far - far // 2), most / max(sizes))
+        if near <= _LIKE * points[chunk]:  # another layer hides what attention takes: it may be as much
+            slope = most / max(sizes)
+        if len(found) > 1:
+            (short, low, _), (longer, high, _) = found
             goes_on = high + (high - low) / (longer - short) * (chunk - longer)
-            slope = max(slope, min(_ONE_COPY_MORE * slope, goes_on))
-        lines.append((chunk, start, slope))
-    return tuple(lines)
-
-
-def _slope(first: int, near: int, far: int, span: int, context: int) -> float:
-    """Bytes a key: the line through what a chunk takes near and far, or through nothing and far.
-
-    The latter where near nothing is seen of attention yet, another layer taking more, and where the line would
-    begin below nothing, as near fewer copies were met.
-    """
-    slope = max(0, far - near) / span
-    hidden = near <= first * _LIKE < far / _LIKE
-    return far / context if hidden else min(slope, far / context)
+            more = min(_ONE_COPY_MORE * slope, goes_on) - slope
+            if more > 0:
+                slope += more
+                sizes = {context: max(size, slope * context) for context, size in sizes.items()}
+        found.append((chunk, slope, tuple(sorted(sizes.items()))))
+    return tuple(found)
 
 
 def _decode_per_key(look: _Look, groups: Sequence[CacheGroup], decode_bytes: int, room_bytes: int) -> float:
-    """Bytes that a decode step takes for each key that it sees."""
+    """Bytes that a decode step takes for each key that it sees, at most: logits may hide what attention takes."""
     far = _far(groups, room_bytes)
-    return max(0, look.most([[1]], steps=2, contexts=[far]) - decode_bytes) / far if far else 0.0
+    return max(decode_bytes, look.most([[1]], steps=2, contexts=[far])) / far if far else 0.0
 
 
 def _padding(look: _Look, groups: Sequence[CacheGroup], room_bytes: int) -> float:
@@ -262,4 +264,4 @@ def _copied_layers(look: _Look, groups: tuple[CacheGroup, ...], decode_bytes: in
     real = (filled_extent(groups, full), None)
     (step,) = next_loop(groups, [Row(full + 1, 2, full)], _SHORT, 1, real).steps
     copied = taken + step.cache_bytes - step.held_bytes - decode_bytes
-    return round(max(_HALF_LAYER, copied / max(1, step.copied_bytes)), 2)
+    return round(max(_LEAST_COPIED, copied / max(1, step.copied_bytes)), 2)

@@ -12,7 +12,7 @@ import structlog
 from redis import Redis
 
 from scheduler import cards, tokenizers
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 from scheduler.tokenizers import PLAIN_MOST_BYTES, PUBLISHED_SECONDS, PromptShape
 from workers.reporting import store_may_be_away
 from workers.residency import files_here

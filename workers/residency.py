@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 from huggingface_hub import snapshot_download
 
+from scheduler.card import ModelCard
 from scheduler.errors import ClientError, gib
-from scheduler.footprint import ModelCard
 from scheduler.ledger import Ledger
 from scheduler.settings import is_missing_folder
 from workers.wire import Message

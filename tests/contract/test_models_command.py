@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from redis import Redis
 
 from scheduler import fleet
-from scheduler.footprint import CARD_VERSION, MARGIN
-from scheduler.rectangles import CacheGroup
+from scheduler.card import CARD_VERSION, MARGIN
+from scheduler.slots import CacheGroup
 from tests.conftest import MODEL
 from tests.contract.served import serve
 from tests.pretend_worker import CARD, PretendWorker

@@ -81,12 +81,14 @@ def steps_held_back(batch: ModelBatch, budget_bytes: int, monkeypatch: pytest.Mo
 def test_steps_are_held_back_near_the_budget_and_seldom_elsewhere(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Near it all of them, so that none takes more than it must; elsewhere only the few that are measured."""
+    """Near it all of them, so that none takes more than it must; elsewhere only the few that are measured. And
+    each time where caches are regrouped, as the job begins to decode and as it ends.
+    """
     loaded = load_model("wide", str(tiny_model))
     card = measure(loaded, "cpu", chunk_tokens=64)
     near, far = (ModelBatch(loaded, card, chunk_tokens=64, prefill_rows=4, max_batch=8) for _ in range(2))
     held, steps = steps_held_back(near, 0, monkeypatch)
-    assert held == steps > 60
+    assert held - 2 == steps > 60
     held, steps = steps_held_back(far, 1 << 40, monkeypatch)
     assert held < steps / 4
 

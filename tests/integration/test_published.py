@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scheduler import cards
-from scheduler.footprint import CARD_VERSION
+from scheduler.card import CARD_VERSION
 from scheduler.tokenizers import prompts_key
 from tests.key_leaks import leaks
 from tests.running import RunningWorker, Site, a_site

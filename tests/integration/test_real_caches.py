@@ -16,8 +16,9 @@ from benchmarks.random_models import write_random_model
 from scheduler.footprint import batch_bytes
 from scheduler.foresight import UNKNOWN, Row, _Life, next_loop, replay
 from scheduler.ledger import Holder, Ledger
-from scheduler.rectangles import Batch, CacheGroup, Extent
+from scheduler.rectangles import Batch
 from scheduler.request import read_request
+from scheduler.slots import CacheGroup, Extent
 from tests.cards import PLAIN
 from workers.batch import ModelBatch
 from workers.caches import cache_groups

@@ -13,8 +13,9 @@ import pytest
 from redis import Redis
 
 from benchmarks.random_models import write_random_llama
+from scheduler.card import ModelCard
 from scheduler.events import Kind, LoggedEvent
-from scheduler.footprint import ModelCard, alone_bytes
+from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.job import State
 from tests.running import RunningWorker, Site, a_site, gone

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.card import ModelCard
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind
-from scheduler.footprint import ModelCard, alone_bytes, batch_bytes
+from scheduler.footprint import alone_bytes, batch_bytes
 from scheduler.foresight import Row
 from scheduler.job import State
 from scheduler.tokenizers import prompts_key

@@ -18,8 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import ModelCard, batch_bytes
+from scheduler.footprint import batch_bytes
 from scheduler.foresight import Row
 from scheduler.ledger import FLOOR, Holder, Ledger
 from tests.cards import PLAIN, SLIDING
@@ -68,9 +69,10 @@ class LedgerMachine(RuleBasedStateMachine):
         weights = sum(CARDS[name].weights_bytes for name in self.ledger.cards)
         return BUDGET - weights - sum(self.peaks.values())
 
-    def settle(self, model: str) -> None:
-        """Between joins a reservation only falls."""
-        self.peaks[model] = min(self.peaks[model], self.peak(model))
+    def settle(self, model: str, left: Row | None = None) -> None:
+        """Between joins a reservation only falls; but where a prompt goes those behind it may come too soon."""
+        more = self.room() if left and left.cached_tokens < left.prompt_tokens else 0
+        self.peaks[model] = min(self.peaks[model] + more, self.peak(model))
 
     @rule(model=models)
     def load(self, model: str) -> None:
@@ -133,7 +135,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.release(holder)
         self.ledger.release(holder)
         if holder in self.model:
-            self.settle(self.model.pop(holder)[0])
+            self.settle(*self.model.pop(holder))
 
     @rule(holder=held, off=st.sampled_from([-1, 1, 5]))
     def release_of_another_attempt(self, holder: Holder, off: int) -> None:
@@ -174,7 +176,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.reserve(holder, model, row)
             self.within_budget()
             self.ledger.release(holder)
-            self.peaks[model] = min(self.peak(model, row), self.peak(model))
+            self.peaks[model] = self.peak(model, row)
+            self.settle(model, row)
 
     @invariant()
     def within_budget(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 
 from scheduler import cards
+from scheduler.card import CARD_VERSION
 from scheduler.cards import KEPT_MOST, KEPT_SECONDS, card_key, index_key, keep, kept
-from scheduler.footprint import CARD_VERSION
 from tests.pretend_worker import CARD
 
 MARKED = replace(CARD, fingerprint="f" * 32)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from scheduler.foresight import UNKNOWN, Loop, Row, next_loop, replay
-from scheduler.rectangles import Batch, CacheGroup, Extent, Place, Slots, Written
+from scheduler.rectangles import Batch, Place
+from scheduler.slots import CacheGroup, Extent, Slots, Written
 
 FULL = CacheGroup("full", 1, bytes_per_token=1)
 WINDOW = CacheGroup("sliding", 1, bytes_per_token=1, window_tokens=300)
@@ -147,7 +148,7 @@ def test_rows_that_come_are_copied_together_at_the_loops_end() -> None:
     loop = next_loop([FULL], [moves, decodes], 64, 4, (written(99, 256), written(20, 256)))
     assert [(step.kind, step.rows) for step in loop.steps] == [("decode", 1), ("decode", 1), ("decode", 0)]
     assert loop.before_bytes == 2 * 256
-    assert loop.steps[-1].copied_bytes >= 2 * 256
+    assert loop.steps[-1].copied_bytes == 384  # keys, or values, of both, and the shorter one's padded
     assert loop.steps[-1].cache_bytes == 2 * 256
     together = [replace(moves, cached_tokens=100), replace(decodes, cached_tokens=21)]
     after = next_loop([FULL], together, 64, 4, (None, written(100, 256)))
@@ -162,4 +163,4 @@ def test_rows_that_go_are_held_until_the_loops_end() -> None:
     assert (decode.cache_bytes, prefill.held_bytes) == (2 * 512 + 256, 2 * 512 + 256)
     assert (regroup.rows, regroup.held_bytes) == (0, 2 * 512 + 256)
     assert regroup.cache_bytes == 512 - 200 + 256
-    assert regroup.copied_bytes >= 512
+    assert regroup.copied_bytes >= (512 + 296) // 2

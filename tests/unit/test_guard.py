@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.footprint import MARGIN, batch_bytes
+from scheduler.card import MARGIN
+from scheduler.footprint import batch_bytes
 from scheduler.foresight import UNKNOWN, Row
-from scheduler.rectangles import CacheGroup, Extent, Written
+from scheduler.slots import CacheGroup, Extent, Written
 from tests.cards import PLAIN
 from workers.guard import Action, Load, check, foresee, youngest_of_lowest
 
@@ -66,7 +67,7 @@ def test_the_next_step_grows_with_rows_prompts_and_context() -> None:
     """Nothing without rows; more for another row, for a prompt in the step, for a longer context."""
     assert growth() == 0
     longer = replace(PROMPT, length_tokens=300)
-    card = replace(CARD, later_bytes=((64, 0.0, 640.0),))
+    card = replace(CARD, later_bytes=((64, 640.0, ((128, 640.0 * 128),)),))
     assert 0 < growth(DECODES) < growth(DECODES, DECODES)
     assert growth(DECODES, DECODES, room=1) < growth(DECODES, DECODES, PROMPT, room=1)
     assert (

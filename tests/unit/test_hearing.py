@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from scheduler.blame import Failure, Fault
-from scheduler.footprint import ModelCard
+from scheduler.card import ModelCard
 from scheduler.settings import Settings
 from tests.cards import PLAIN
 from workers.hearing import Hearing

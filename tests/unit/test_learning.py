@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.footprint import MARGIN
+from scheduler.card import MARGIN
 from scheduler.learning import Margins
 from tests.cards import PLAIN
 

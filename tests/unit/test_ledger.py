@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import ModelCard, alone_bytes, batch_bytes
+from scheduler.footprint import alone_bytes, batch_bytes
 from scheduler.foresight import Extents, Row
 from scheduler.ledger import FLOOR, Holder, Ledger
-from scheduler.rectangles import Extent, Written
+from scheduler.slots import Extent, Written
 from tests.cards import PLAIN, SLIDING
 
 LONG = Row(900, 100)

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from scheduler.errors import ModelUnusable
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
-from scheduler.rectangles import CacheGroup
 from scheduler.settings import is_missing_folder
+from scheduler.slots import CacheGroup
 from tests.cards import PLAIN
 from workers.models import load_model
 from workers.residency import GIVEN_UP_SECONDS, Residency, weights_on_disk
