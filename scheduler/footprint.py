@@ -55,7 +55,10 @@ def chunk_bytes(card: ModelCard, tokens: int) -> float:
 
 def company(card: ModelCard, rows: int, tokens: int) -> float:
     """How many times one row's first chunk so many take together: no more than their number."""
-    measured = [(length, (count * share - 1) / (count - 1)) for count, length, share in card.together]
+    measured = [
+        (length, (count * share * _BETWEEN_PROBES - 1) / (count - 1))
+        for count, length, share in card.together
+    ]
     known = measured and tokens >= measured[0][0]
     return 1 + (rows - 1) * (min(1.0, _between(measured, tokens)) if known else 1.0)
 
@@ -65,13 +68,18 @@ def key_bytes(card: ModelCard, tokens: int) -> float:
     return _between([(length, per_key) for length, per_key, _ in card.later_bytes], tokens)
 
 
-def later_bytes(card: ModelCard, tokens: int, keys: int) -> float:
-    """``T(S, K)``: one row's later chunk."""
+def later_bytes(card: ModelCard, rows: int, tokens: int, keys: int) -> float:
+    """``T(S, K)`` of so many rows.
+
+    What the second chunk takes beyond the line through the far ones is workspace, and counts once.
+    """
     seen = []
     for length, per_key, contexts in card.later_bytes:
         last, most = contexts[-1]
-        size = most + per_key * (keys - last) if keys > last else _between(contexts, keys)
-        seen.append((length, size))
+        line = size = most + per_key * (keys - last)
+        if keys <= last:
+            line, size = max(0.0, line), _between(contexts, keys)
+        seen.append((length, rows * min(line, size) + max(0.0, size - line)))
     return _between(seen, tokens)
 
 
@@ -104,7 +112,7 @@ def work_bytes(card: ModelCard, step: Step) -> float:
         return step.rows * (card.decode_bytes + card.decode_bytes_per_key * keys + padding)
     taken = chunk_bytes(card, step.tokens) * company(card, step.rows, step.tokens)
     if step.context_tokens > step.tokens:
-        later = step.rows * later_bytes(card, step.tokens, keys)
+        later = later_bytes(card, step.rows, step.tokens, keys)
         if card.chunk_bytes[-1][0] < GROWTH_TOKENS:
             later += copied_bytes(card, step)  # of a growing layer: short probes have not seen it
         taken = max(taken, later)

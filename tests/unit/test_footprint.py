@@ -113,6 +113,15 @@ def test_a_later_chunk_is_between_what_was_measured() -> None:
     assert taken(128, 1128) == pytest.approx(2 * 14_000 * 1.2)
 
 
+def test_what_a_second_chunk_takes_beyond_the_line_counts_once() -> None:
+    """It is a kernel's workspace: four rows take the line four times and the rest once."""
+    contexts = ((128, 6000.0), (1000, 10_000.0), (2000, 20_000.0))
+    card = replace(MEASURED, chunk_bytes=((64, 0),), later_bytes=((64, 10.0, contexts),))
+    assert work_bytes(card, step(rows=4, context=128)) == 4 * 1280 + (6000 - 1280)
+    assert work_bytes(card, step(rows=4, context=1500)) == 4 * 15_000
+    assert work_bytes(card, step(rows=4, context=3000)) == 4 * 30_000
+
+
 def test_a_margin_that_was_learnt_is_of_long_chunks() -> None:
     """Short ones keep the usual one: nothing was learnt of them."""
     card = replace(MEASURED, prefill_margin=1.05)
@@ -132,11 +141,13 @@ def test_a_window_is_all_that_sliding_attention_sees() -> None:
 
 
 def test_prompts_together_may_take_less_than_each_alone() -> None:
-    """Four took three times what one takes, so two take between; a later chunk's attention is not shared."""
+    """Four took three times what one takes, so with 8 % more two take between; later attention is not shared."""
     card = replace(MEASURED, together=((4, 64, 0.75),), later_bytes=((64, 1000.0, ((128, 128_000.0),)),))
     taken = {rows: transient_bytes(card, step(rows=rows, context=64)) for rows in (1, 2, 4)}
     first = max(6400, 64 * 1000)
-    assert taken == {rows: int(first * more * MARGIN) for rows, more in ((1, 1), (2, 1 + 2 / 3), (4, 3))}
+    assert taken == {
+        rows: int(first * more * MARGIN) for rows, more in ((1, 1), (2, 1 + 2.24 / 3), (4, 3.24))
+    }
     assert transient_bytes(card, step(rows=4, context=9000)) == int(4 * 9000 * 1000 * MARGIN)
     with pytest.raises(ValueError, match="shares"):
         replace(card, together=((4, 64, 0.2),))
