@@ -36,6 +36,9 @@ _METAL_PAGE_BYTES: Final = 1 << 14
 
 _COPY_MARGIN: Final = 1.02
 
+_REGROUPED: Final = 1.5
+"""Times an array that regrouping it takes beside it at most: what was padded, and what is in flight."""
+
 _LOGIT_ROWS: Final = 6
 """Rows of the vocabulary that sampling takes for each sequence at most: 2 where it is greedy, 4 with a
 temperature, 5 with nucleus and penalties; and the last step's."""
@@ -132,7 +135,7 @@ def teaches(card: ModelCard, step: Step) -> bool:
 
 def copied_bytes(card: ModelCard, step: Step) -> float:
     """What growing and regrouping copy at once; regrouping alone is done an array at a time."""
-    return step.copied_bytes * (card.copied_layers if step.rows else 1)
+    return step.copied_bytes * (card.copied_layers if step.rows else _REGROUPED)
 
 
 def transient_bytes(card: ModelCard, step: Step) -> int:

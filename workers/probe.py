@@ -103,7 +103,8 @@ def measure(
         points[tokens] = look.most([[tokens, 1]])
     together = []
     for tokens in sorted({*points} & {_LONGER[0], max(points)}) if prefill_rows > 1 else ():
-        most = prefill_rows * points[tokens]
+        # Of the longest two, the one that takes less: a round length may have a kernel of its own.
+        most = prefill_rows * min(size for length, size in points.items() if length in {tokens, tokens - 1})
         if (
             min(look.times, _TIMES_LEAST) * prefill_rows * tokens * look.pace <= seconds
             and most <= room_bytes
