@@ -79,9 +79,29 @@ def test_a_job_taken_up_again_is_as_far_as_this_attempt_has_come(
     desk.ledger.reserve(held.holder, CARD.model, Row(8000, 2000))
     desk.take(held)
     for told, done in ((512, 512), (7999, 7999)):
-        desk.note_progress({f"{held.rec.id}/{held.lease.attempt}": told})
+        desk.note_progress({"computed": {f"{held.rec.id}/{held.lease.attempt}": told}})
         desk.tell_progress()
         assert desk.ledger.holders[held.holder].cached_tokens == done
     held.tokens.append(5)
     desk.tell_progress()
     assert desk.ledger.holders[held.holder].cached_tokens == 8001
+
+
+def test_the_account_takes_how_the_engines_caches_are(
+    desk: Desk, submit: Submit, worker: PretendWorker
+) -> None:
+    """As it came through the pipe: a row beside which others ended is as long as they were, until it moves on."""
+    held = worker.claim(submit(max_tokens=200).id)
+    desk.ledger = Ledger(1 << 40, 512, 1)
+    desk.ledger.admit_model(CARD)
+    desk.ledger.reserve(held.holder, CARD.model, Row(100, 200))
+    desk.take(held)
+    computed, group = {f"{held.rec.id}/{held.lease.attempt}": 99}, CARD.caches[0].bytes_per_token
+    told: list[int] = []
+    for at in (100, 2100):
+        caches = [[1, 99, [[at, at, at + 56, False]]], None]
+        desk.note_progress({"computed": computed, "extents": {CARD.model: caches}})
+        desk.tell_progress()
+        newcomer = Row(100, 200)
+        told.append(desk.ledger.marginal_bytes(CARD.model, newcomer))
+    assert told[1] - told[0] > 1700 * group
