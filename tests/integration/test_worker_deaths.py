@@ -180,7 +180,7 @@ def test_running_out_of_memory_for_real_is_a_503(tmp_path: Path) -> None:
     )
     row = Row(3000, 50)
     with a_site({"huge": model}, blas_preload="auto", prefill_chunk=16) as site:
-        with site.worker():
+        with site.worker(memory_budget=2 << 30):
             """Measures the model: the next one has its card, and its engine has never held more."""
         with site.worker() as free:
             report = free.report
