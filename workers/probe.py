@@ -98,7 +98,7 @@ def measure(
         if tokens > max(_SHORT, chunk_tokens):
             continue
         at_most = max((size * (tokens / length) ** 2 for length, size in points.items()), default=0)
-        if _LONG_COST * tokens * look.pace > seconds or at_most > room_bytes:
+        if points and (_LONG_COST * tokens * look.pace > seconds or at_most > room_bytes):
             break
         points[tokens] = look.most([[tokens, 1]])
     together = []
