@@ -63,6 +63,16 @@ def test_no_shallow_model_needs_more_than_its_footprint(tmp_path: Path, layers: 
     assert 0 <= case.over <= 0.2
 
 
+def test_the_shortest_chunk_is_measured_however_slow_the_machine(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is time for nothing longer, a card is made of it."""
+    monkeypatch.setattr("workers.probe._FLOOR_SECONDS", 0.0)
+    card = measure(load_model("slow", str(tiny_model)), "cpu", chunk_tokens=64)
+    assert [tokens for tokens, _ in card.chunk_bytes] == [15]
+    assert [tokens for tokens, *_ in card.later_bytes] == [15]
+
+
 def steps_held_back(batch: ModelBatch, budget_bytes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Of one job's steps, how many were evaluated an operation at a time; and all of them."""
     held: list[None] = []
