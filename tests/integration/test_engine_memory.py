@@ -55,12 +55,14 @@ def test_no_batch_needs_more_than_its_footprint(wide_model: Path, chunk: int) ->
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_no_shallow_model_needs_more_than_its_footprint(tmp_path: Path, layers: int) -> None:
-    """Regrouping a batch copies a layer at a time: the fewer layers, the larger that is beside the whole."""
+    """Regrouping a batch copies an array at a time, and half of one more may be in flight: the fewer layers, the
+    larger that is beside the whole; of a single one an eighth.
+    """
     folder = write_random_llama(
         tmp_path / "model", layers=layers, hidden=64, heads=8, kv_heads=8, head_dim=64, never_stops=True
     )
     ((_, case),) = measured(folder, 64, {"eight short": ROWS["eight short"]})
-    assert 0 <= case.over <= 0.2
+    assert 0 <= case.over <= 0.25
 
 
 def test_the_shortest_chunk_is_measured_however_slow_the_machine(
