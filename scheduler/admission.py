@@ -6,12 +6,15 @@ Three answers, never confused: *admitted* (now), *waits* (it fits, later), *neve
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from scheduler.backfill import Blocked, Promises, blocked, may_pass
 from scheduler.card import ModelCard
 from scheduler.footprint import alone_bytes, fitted
+from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.ledger import Ledger
 
@@ -76,11 +79,36 @@ class Candidate:
     job_id: str
     model: str
     row: Row
+    """With all of its ``max_tokens``."""
     counted: bool = True
     """Whether the row's prompt was counted; else it is an estimate."""
     passes: int = 0
     alone: bool = False
     """Whether it must share the engine with nobody."""
+    answer_tokens: int | None = None
+    """How long its answer is taken to become; None: as long as it may."""
+    arrived_at: float = 0.0
+    """Unix seconds."""
+    priority: str = "standard"
+
+    @property
+    def planned(self) -> Row:
+        """What is reserved for it."""
+        longest = self.row.max_tokens if self.answer_tokens is None else self.answer_tokens
+        return Row(self.row.prompt_tokens, max(1, min(longest, self.row.max_tokens)))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """An operator's bounds on claims."""
+
+    max_batch: int
+    """Jobs that may run together."""
+    max_passes: int
+    """How often a job may be passed; one that was passed so often lets nobody by."""
+    prefill_ahead_seconds: float = math.inf
+    """Prompts that are still to be computed, in seconds, beyond which none is claimed: it would wait in the engine,
+    where no more urgent one can come before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,47 +120,153 @@ class Choice:
     passed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the queues' heads came to."""
+
+    choice: Choice | None = None
+    first_blocked: Candidate | None = None
+    """The first job of the order that has to wait for memory or a place; it has a promise where rates are known."""
+
+
 def choose(
     classes: Sequence[Sequence[Candidate]],
     ledger: Ledger,
     now_seconds: float,
-    *,
-    max_batch: int,
-    max_passes: int,
-) -> Choice | None:
-    """The next job to claim: the most urgent class, then arrival, smaller ones passing within a bound.
+    limits: Limits,
+    rates: Rates | None,
+    promises: Promises,
+) -> Look:
+    """The next job to claim: those passed too often, then the most urgent class, then the queue's order.
+
+    A job that does not fit is passed only by those that do not delay the start it was promised, and only so
+    often. So is the first job of a less urgent class by more urgent ones that came later: no class starves.
 
     Progress: where nothing is held, a job whose estimate is too large is claimed all the same, so that
     its prompt is counted; and one that was counted and could never run here stands in nobody's way.
 
     Args:
-        classes: the heads of the queues, most urgent class first.
+        classes: the heads of the queues, most urgent class first, each in the order in which its jobs are due.
         ledger: this worker's account. A job of a model that is not resident waits like one that does
             not fit, and is passed as often at most.
-        now_seconds: the clock that the ledger's recovery runs on.
-        max_batch: jobs that may run together.
-        max_passes: how often a job may be passed; one that was passed so often lets nobody by.
+        now_seconds: the clock that the ledger's recovery and the promises run on.
+        limits: the operator's.
+        rates: the engine's; None before anything was measured.
+        promises: the worker's; one is made here.
     """
-    if len(ledger.holders) >= max_batch:
-        return None
+    order = _in_order(classes, limits.max_passes)
+    promises.keep({job.job_id for job in order})
+    if (
+        rates is not None
+        and _prompts_ahead(ledger) * rates.prompt_token_seconds > limits.prefill_ahead_seconds
+    ):
+        return Look()
     passed: list[str] = []
-    for candidate in (job for jobs in classes for job in jobs):
-        if candidate.model in ledger.cards and not (candidate.alone and ledger.holders):
-            if ledger.fits(candidate.model, candidate.row, now_seconds):
-                return Choice(candidate, candidate.row, tuple(passed))
-            least = Row(1, candidate.row.max_tokens)
-            if (
-                not ledger.holders
-                and not candidate.counted
-                and ledger.fits(candidate.model, least, now_seconds)
-            ):
-                return Choice(candidate, least, tuple(passed))
-        if candidate.model in ledger.cards and hopeless(ledger, candidate):
-            continue
-        if candidate.passes >= max_passes:
-            return None
+    too_large: list[tuple[str, Row]] = []
+    wait: _Wait | None = None
+    full = len(ledger.holders) >= limits.max_batch
+    for candidate in order:
+        row = None
+        if not full and not (ledger.holders and _larger(candidate, too_large)):
+            row = claimable_row(candidate, ledger, now_seconds)
+        if row is not None and (wait is None or wait.lets(candidate, row)):
+            behind = _heads_behind(classes, candidate, {*passed, candidate.job_id})
+            return Look(Choice(candidate, row, (*passed, *behind)), wait.job if wait else None)
+        if candidate.model in ledger.cards:
+            if hopeless(ledger, candidate):
+                continue
+            too_large.append((candidate.model, candidate.planned))
+        if wait is None:
+            wait = _Wait(candidate, ledger, now_seconds, limits, rates, promises)
+        if full or candidate.passes >= limits.max_passes or wait.overdue:
+            break
         passed.append(candidate.job_id)
+    return Look(None, wait.job if wait else None)
+
+
+def _prompts_ahead(ledger: Ledger) -> int:
+    """Tokens of prompts that are held and not computed."""
+    return sum(max(0, row.prompt_tokens - row.cached_tokens) for row in ledger.holders.values())
+
+
+class _Wait:
+    """The first job that has to wait, and the promise to it where its model is there and rates are known."""
+
+    def __init__(
+        self,
+        job: Candidate,
+        ledger: Ledger,
+        now_seconds: float,
+        limits: Limits,
+        rates: Rates | None,
+        promises: Promises,
+    ) -> None:
+        self.job = job
+        self._ledger, self._now, self._limits = ledger, now_seconds, limits
+        self._rates = rates if job.model in ledger.cards and ledger.holders else None
+        if self._rates is not None and job.job_id not in promises.starts_at:
+            promises.make(job.job_id, self._how(self._rates).seconds, now_seconds)
+        self._starts_at = promises.starts_at.get(job.job_id, math.inf)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it should have started by now: then nobody passes."""
+        return self._starts_at <= self._now
+
+    def lets(self, candidate: Candidate, row: Row) -> bool:
+        """Whether another may start before it."""
+        if self._rates is None:
+            return True
+        how, model, most = self._how(self._rates), candidate.model, self._limits.max_batch
+        return may_pass(self._ledger, how, self._starts_at, model, row, self._rates, self._now, most)
+
+    def _how(self, rates: Rates) -> Blocked:
+        job, most = self.job, self._limits.max_batch
+        return blocked(
+            self._ledger, job.model, job.planned, rates, self._now, alone=job.alone, max_batch=most
+        )
+
+
+def _in_order(classes: Sequence[Sequence[Candidate]], max_passes: int) -> list[Candidate]:
+    """The order in which jobs are due: class by class, but first what stands in a class before one passed too often."""
+    kept = [
+        max((at + 1 for at, job in enumerate(jobs) if job.passes >= max_passes), default=0)
+        for jobs in classes
+    ]
+    first = [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[:count]]
+    return first + [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[count:]]
+
+
+def _larger(candidate: Candidate, too_large: Sequence[tuple[str, Row]]) -> bool:
+    """Whether a job that did not fit just now was smaller."""
+    row = candidate.planned
+    return any(
+        model == candidate.model
+        and other.prompt_tokens <= row.prompt_tokens
+        and other.max_tokens <= row.max_tokens
+        for model, other in too_large
+    )
+
+
+def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float) -> Row | None:
+    """The row that a job could be claimed with now, whoever waits before it; None where it does not fit."""
+    if candidate.model not in ledger.cards or (candidate.alone and ledger.holders):
+        return None
+    if ledger.fits(candidate.model, candidate.planned, now_seconds):
+        return candidate.planned
+    least = Row(1, candidate.planned.max_tokens)
+    if not ledger.holders and not candidate.counted and ledger.fits(candidate.model, least, now_seconds):
+        return least
     return None
+
+
+def _heads_behind(
+    classes: Sequence[Sequence[Candidate]], chosen: Candidate, counted: Collection[str]
+) -> list[str]:
+    """The first jobs of less urgent classes that came before the one that is claimed: it passes them, too."""
+    at = next(n for n, jobs in enumerate(classes) if chosen in jobs)
+    heads = [next((job for job in jobs if job.job_id not in counted), None) for jobs in classes[at + 1 :]]
+    return [job.job_id for job in heads if job is not None and job.arrived_at < chosen.arrived_at]
 
 
 def hopeless(ledger: Ledger, candidate: Candidate) -> bool:

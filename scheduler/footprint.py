@@ -181,7 +181,8 @@ def batch_bytes(
 
 @lru_cache(maxsize=4096)
 def _peak(card: ModelCard, rows: tuple[Row, ...], chunk_tokens: int, prefill_rows: int, real: Extents) -> int:
-    return max((size for _, size in life(card, rows, chunk_tokens, prefill_rows, real)), default=0)
+    steps = replay(card.caches, rows, chunk_tokens, prefill_rows, real, brief=True)
+    return max((step_bytes(card, step) for step in steps), default=0)
 
 
 def joined_bytes(

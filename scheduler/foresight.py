@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from scheduler.rectangles import Batch, Place
-from scheduler.slots import CacheGroup, Extent
+from scheduler.slots import GROWTH_TOKENS, NEVER, CacheGroup, Extent
 
 Extents = tuple[Extent | None, Extent | None]
 """Of the prompts, and of the rows that decode; None where there are none or nothing is known."""
 
 UNKNOWN: Final[Extents] = (None, None)
+
+_LAST: Final = GROWTH_TOKENS + 2
+"""Steps before a row's end in which a cache that can grow without end has grown once more."""
 
 LATE_TOKENS: Final = 16
 """How far a row may have gone on since its progress was told."""
@@ -73,7 +76,7 @@ class Step:
     """Loops of the generator before this one."""
 
 
-class _Life:
+class Life:
     """The generator's three stages, and its loop's acts.
 
     After each loop in which rows came or went, those that decode are copied together a layer at a time.
@@ -89,8 +92,12 @@ class _Life:
         *,
         late_tokens: int = 0,
         leaps: bool = False,
+        hurries: bool = False,
     ) -> None:
-        self._chunk_tokens, self._prefill_rows, self._leaps = chunk_tokens, prefill_rows, leaps
+        self._chunk_tokens, self._prefill_rows = chunk_tokens, prefill_rows
+        self.leap_tokens = NEVER if leaps else 1
+        """Decode steps at most that are taken as one, where nothing but lengths changes in them."""
+        self._hurries = hurries and any(group.kind == "full" for group in groups)
         self.waiting: list[Place] = []
         self.prompts, self.decoding = Batch(groups), Batch(groups)
         self.loop = 0
@@ -115,6 +122,7 @@ class _Life:
 
     @property
     def over(self) -> bool:
+        """Whether nothing is left to compute."""
         return not (self.waiting or self.prompts.places or self.decoding.places)
 
     @property
@@ -141,7 +149,11 @@ class _Life:
     def decode(self) -> Step:
         """A decode step; where it leaps, all of those in which nothing but lengths changes."""
         batch, before = self.decoding, self.held_bytes
-        quiet = batch.quiet_steps if self._leaps and not (self.waiting or self.prompts.places) else 1
+        busy = self.waiting or self.prompts.places
+        if self._hurries and not busy and (early := min(place.answer for place in batch.places) - _LAST) > 0:
+            batch.hurry(early)
+            self.loop += early
+        quiet = 1 if busy else min(batch.quiet_steps, self.leap_tokens)
         if quiet == 1:
             batch.advance(1)
         else:
@@ -200,8 +212,8 @@ class _Life:
     def regroup(self) -> Iterator[Step]:
         """The rows that decode are copied together where some came or went, an array at a time."""
         before, self._decoding_bytes = self.held_bytes, self.decoding.held_bytes
-        self.decoding.copied_bytes = int(self.decoding.copied_bytes * self.decoding.array_share)
         if self.decoding.copied_bytes:
+            self.decoding.copied_bytes = int(self.decoding.copied_bytes * self.decoding.array_share)
             yield self._step("decode", self.decoding, 0, 0, max(before, self.held_bytes))
 
 
@@ -211,6 +223,8 @@ def replay(
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents = UNKNOWN,
+    *,
+    brief: bool = False,
 ) -> Iterator[Step]:
     """The steps of a batch's life in which its memory can reach a new height.
 
@@ -222,8 +236,11 @@ def replay(
         chunk_tokens: the prefill chunk.
         prefill_rows: how many prompts are computed together at most.
         real: the caches as they were when the rows' progress was told.
+        brief: leave out what is lower than the last growth before a row's end: the peak stays, the curve does not.
     """
-    life = _Life(groups, rows, chunk_tokens, prefill_rows, real, late_tokens=LATE_TOKENS, leaps=True)
+    life = Life(
+        groups, rows, chunk_tokens, prefill_rows, real, late_tokens=LATE_TOKENS, leaps=True, hurries=brief
+    )
     for steps in life.loops:
         yield from steps
 
@@ -252,6 +269,6 @@ def next_loop(
         prefill_rows: how many prompts are computed together at most.
         real: the caches as they are.
     """
-    life = _Life(groups, rows, chunk_tokens, prefill_rows, real)
+    life = Life(groups, rows, chunk_tokens, prefill_rows, real)
     before = life.held_bytes
     return Loop(next(life.loops, []), before)

@@ -186,7 +186,11 @@ class Holding:
         """
         base = meta or held.rec.meta
         fresh = replace(
-            base, reserved_bytes=0, execution_id=None, output_seen=base.output_seen or bool(held.tokens)
+            base,
+            reserved_bytes=0,
+            execution_id=None,
+            output_seen=base.output_seen or bool(held.tokens),
+            made_tokens=len(held.tokens),
         )
         event = held.event(Kind.REQUEUED, {"reason": reason, "attempt": held.lease.attempt})
         return self._queue.requeue(held.rec, fresh, event)
@@ -231,7 +235,13 @@ def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[
             logged = read_events(connection, rec.id)
             number = logged[-1].number + 1 if logged else 1
             seen = rec.meta.output_seen or any(event.kind is Kind.DELTA for event in logged)
-            meta = replace(rec.meta, reserved_bytes=0, output_seen=seen, attempt=_attempts(rec, logged))
+            meta = replace(
+                rec.meta,
+                reserved_bytes=0,
+                output_seen=seen,
+                attempt=_attempts(rec, logged),
+                made_tokens=sum(len(event.data.get("tokens", ())) for event in logged),
+            )
             event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": meta.attempt})
             if queue.swap(queue.requeue(rec, meta, event)) == [1]:
                 put_back.append(rec.id)

@@ -3,12 +3,13 @@
 The ledger keeps who shares a batch and how far each has come; what a batch still takes is foreseen when a
 job joins it. A job's reservation is its even share of that peak, so that they always add up to what the
 batch can take. Between joins a reservation falls; it rises, as far as there is room, where a prompt goes whose
-place those behind it take sooner, and where a model's steps teach that they take more.
+place those behind it take sooner, where an answer becomes longer than it was taken to be, and where a model's
+steps teach that they take more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -77,6 +78,7 @@ class Ledger:
     _peaks: dict[str, int] = field(default_factory=dict)
     _extents: dict[str, Extents] = field(default_factory=dict)
     _expected: dict[str, int] = field(default_factory=dict)
+    _grown: set[str] = field(default_factory=set)
 
     def expect(self, model: str, weights_bytes: int) -> None:
         """Count the weights of a model that is being loaded."""
@@ -157,12 +159,43 @@ class Ledger:
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
         need = self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row)
-        if need > self.budget_bytes:
-            return False
-        if not self.holders:
-            return True
+        return need <= self._room(now_seconds, company=bool(self.holders))
+
+    def fits_without(
+        self,
+        model: str,
+        row: Row,
+        leaving: Collection[Holder],
+        now_seconds: float,
+        joining: tuple[str, Row] | None = None,
+    ) -> bool:
+        """Whether a job would fit once some of those that hold memory have left, and perhaps one has joined.
+
+        Args:
+            model, row: the job's.
+            leaving: they hold nothing any more; the others are taken to be as far as they are now.
+            now_seconds: as for :meth:`fits`.
+            joining: another job's model and row, beside which it would have to fit.
+        """
+        need, company = self.weights_bytes, joining is not None
+        for name, held in self._rows.items():
+            stay = [each for holder, each in held.items() if holder not in leaving]
+            company = company or bool(stay)
+            stay += [joining[1]] if joining is not None and joining[0] == name else []
+            real = UNKNOWN if len(stay) != len(held) else self._extents.get(name, UNKNOWN)
+            batch = (self.chunk_tokens, self.prefill_rows, real)
+            if name == model:
+                need += batch_bytes(self._cards[name], [*stay, row], *batch)
+            elif stay:
+                need += batch_bytes(self._cards[name], stay, *batch)
+        return need <= self._room(now_seconds, company=company)
+
+    def _room(self, now_seconds: float, *, company: bool) -> float:
+        """What may be held: all of the budget by a job alone, in company what the host can give, and no pressure."""
+        if not company:
+            return self.budget_bytes
         room = self.budget_bytes if self.reading_bytes is None else min(self.budget_bytes, self.reading_bytes)
-        return need <= room * self.working_share(now_seconds)
+        return room * self.working_share(now_seconds)
 
     def reserve(self, holder: Holder, model: str, row: Row) -> None:
         """Hold memory for a job, evicting reclaimable cache from the account where needed.
@@ -209,11 +242,23 @@ class Ledger:
             if row is not None:
                 self._settle(model, more=row.cached_tokens < row.prompt_tokens)
 
-    def advance(self, holder: Holder, cached_tokens: int) -> None:
-        """Note how many tokens of its prompt and answer a holder has computed."""
-        for rows in self._rows.values():
+    def advance(self, holder: Holder, cached_tokens: int, max_tokens: int | None = None) -> None:
+        """Note how many tokens of its prompt and answer a holder has computed.
+
+        Args:
+            holder: the job.
+            cached_tokens: so many.
+            max_tokens: how long its answer is now taken to become; where that is more than before, the batch's
+                reservation rises by :meth:`settle` as far as there is room, and beyond that there is the guard.
+        """
+        for model, rows in self._rows.items():
             if holder in rows:
-                rows[holder] = replace(rows[holder], cached_tokens=min(rows[holder].tokens, cached_tokens))
+                row = rows[holder]
+                longest = row.max_tokens if max_tokens is None else max_tokens
+                if longest > row.max_tokens:
+                    self._grown.add(model)
+                cached = min(row.prompt_tokens + longest, cached_tokens)
+                rows[holder] = replace(row, max_tokens=longest, cached_tokens=cached)
 
     def reach(self, model: str, real: Extents) -> None:
         """Note how the caches are in the engine, of rows as far as they are noted."""
@@ -221,9 +266,10 @@ class Ledger:
             self._extents[model] = real
 
     def settle(self) -> None:
-        """Give back what the jobs in hand cannot come to need any more."""
+        """Give back what the jobs in hand will not come to need; hold more where their answers became longer."""
         for model in self._rows:
-            self._settle(model)
+            self._settle(model, more=model in self._grown)
+        self._grown.clear()
 
     def _settle(self, model: str, *, more: bool = False) -> None:
         """Reserve what is foreseen where that is less; with ``more`` where it is more too, as far as there is room."""

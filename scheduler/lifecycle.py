@@ -16,6 +16,7 @@ from scheduler.admission import Decision, Verdict, expected_wait, judge
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
 from scheduler.foresight import Row
+from scheduler.histories import Histories
 from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
 from scheduler.positions import refuse_overlong
 from scheduler.queue import JobQueue
@@ -56,6 +57,7 @@ class Lifecycle:
         self.connection = connection
         self.settings = settings
         self.queue = JobQueue(connection, settings.result_ttl)
+        self.histories = Histories(connection, clock)
         self._counter = PromptCounter(connection)
         self._clock = clock
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])

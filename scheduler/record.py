@@ -86,6 +86,10 @@ class Meta:
     ended_as: str | None = None
     queue_deadline: float | None = None
     sheds: int = 0
+    preemptions: int = 0
+    """How often it was put back to make room for an interactive job."""
+    made_tokens: int = 0
+    """Of its answer, what earlier attempts have made; the next one computes them as a part of the prompt."""
     metadata: dict[str, str] | None = None
     """The request's; None in jobs of an earlier version, which have it there alone."""
 
@@ -148,8 +152,9 @@ class JobRecord:
 
     @property
     def row(self) -> Row:
-        """The job's place in a batch."""
-        return Row(max(1, self.meta.prompt_tokens), max(1, self.meta.max_tokens))
+        """The job's place in a batch: what it has made of its answer is a part of the prompt."""
+        made = self.meta.made_tokens
+        return Row(max(1, self.meta.prompt_tokens + made), max(1, self.meta.max_tokens - made))
 
     def overdue(self, now_seconds: float) -> bool:
         """Whether it waits longer than it was willing to."""

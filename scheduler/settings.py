@@ -98,6 +98,19 @@ class Settings(BaseSettings):
     max_passes: Annotated[int, Field(ge=0)] = Field(
         64, description="How often a waiting job may be passed by smaller ones."
     )
+    prefill_ahead: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS)] = Field(
+        1.0, description="Seconds of prompts that a worker claims ahead of what it computes."
+    )
+    max_preemptions: Annotated[int, Field(ge=0)] = Field(
+        3, description="How often a job of class `batch` may be put back for an interactive one."
+    )
+    reserve: Literal["learned", "worst_case"] = Field(
+        "learned",
+        description="Reserve what the model's own completions say an answer will take, or all of `max_tokens`.",
+    )
+    reserve_quantile: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="Of such answers, the share that is no longer than what `learned` reserves."
+    )
     progress_timeout: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
         300.0, description="An engine silent for so long while it has work is replaced."
     )

@@ -125,6 +125,21 @@ class Slots:
             self.rotated = self.rotated or self.index + tokens > window
             self.index = (self.index + tokens - 1) % window + 1
 
+    def skip(self, tokens: int) -> None:
+        """Advance over decode steps however often it grows in them."""
+        if self.group.kind == "full":
+            lacking = self.index + tokens - self.slots
+            self.slots += GROWTH_TOKENS * max(0, -(-lacking // GROWTH_TOKENS))
+            self.many(tokens)
+            return
+        while tokens > 0:
+            quiet = min(tokens, self.until_growth())
+            if quiet:
+                self.many(quiet)
+            else:
+                self.advance(1)
+            tokens -= quiet or 1
+
     def until_growth(self) -> int:
         """Decode steps until slots are added or copied."""
         if self.group.kind == "full":

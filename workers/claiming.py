@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
-from scheduler.admission import Candidate, Decision, choose, hopeless, judge
+from scheduler.admission import Candidate, Decision, Limits, choose, claimable_row, hopeless, judge
+from scheduler.backfill import Promises
 from scheduler.footprint import alone_bytes, fitted
+from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.holding import Held, Holding
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Ledger
+from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle, never_fits
+from scheduler.preemption import Running, victims
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
 from scheduler.settings import Settings
+from workers.planning import Planning
 from workers.residency import Residency
 
 log = structlog.get_logger(__name__)
@@ -31,6 +36,8 @@ class Claiming:
         queues: names of the queues it serves.
         clock: Unix seconds.
         residency: its models.
+        planning: how long answers are taken to become.
+        promises: the starts that it has promised.
     """
 
     lifecycle: Lifecycle
@@ -38,6 +45,9 @@ class Claiming:
     queues: Sequence[str]
     clock: Callable[[], float]
     residency: Residency
+    planning: Planning
+    promises: Promises = field(default_factory=Promises)
+    _blocked: Candidate | None = None
     _heads: list[list[tuple[JobRecord, int]]] = field(default_factory=list)
 
     @property
@@ -45,56 +55,83 @@ class Claiming:
         """The worker's settings."""
         return self.lifecycle.settings
 
-    def claim(self, ledger: Ledger) -> Held | None:
-        """Take the next job that fits, its memory reserved; None where none does."""
+    @property
+    def limits(self) -> Limits:
+        """The operator's bounds on claims."""
+        return Limits(self.settings.max_batch, self.settings.max_passes, self.settings.prefill_ahead)
+
+    def claim(self, ledger: Ledger, rates: Rates | None) -> Held | None:
+        """Take the next job that fits, its memory reserved; None where none does.
+
+        Args:
+            ledger: the worker's account.
+            rates: its engine's; None before anything was measured.
+        """
         for _ in range(self.settings.claim_lookahead):
             classes = self._candidates(ledger)
-            choice = choose(
-                [[candidate for candidate, _ in jobs] for jobs in classes],
-                ledger,
-                self.clock(),
-                max_batch=self.settings.max_batch,
-                max_passes=self.settings.max_passes,
-            )
-            if choice is None:
-                if self._make_room([candidate for jobs in classes for candidate, _ in jobs], ledger):
+            heads = [[candidate for candidate, _ in jobs] for jobs in classes]
+            look = choose(heads, ledger, self.clock(), self.limits, rates, self.promises)
+            self._blocked = look.first_blocked
+            if look.choice is None:
+                if self._make_room([candidate for jobs in heads for candidate in jobs], ledger):
                     continue
                 return None
-            rec = next(r for jobs in classes for c, r in jobs if c.job_id == choice.candidate.job_id)
-            held = self._reserved(rec, choice.row, choice.passed, ledger)
+            chosen = look.choice.candidate
+            rec = next(rec for jobs in classes for each, rec in jobs if each.job_id == chosen.job_id)
+            held = self._reserved(rec, chosen, look.choice.row, look.choice.passed, ledger)
             if held is not None:
                 self._drop(rec.id)
                 return held
             self.forget()
         return None
 
+    def victims(self, ledger: Ledger, rates: Rates | None, running: Sequence[Running]) -> tuple[Holder, ...]:
+        """Whom to put back for the interactive job that the last claim found waiting first; none where there is none."""
+        urgent = self._blocked
+        if urgent is None:
+            return ()
+        return victims(
+            urgent,
+            running,
+            ledger,
+            self.clock(),
+            rates=rates,
+            starts_at=self.promises.starts_at.get(urgent.job_id, math.inf),
+            max_batch=self.settings.max_batch,
+            max_preemptions=self.settings.max_preemptions,
+        )
+
     def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger) -> bool:
         """Unload idle models for the first job that memory keeps waiting, where that lets it run."""
         first = next((candidate for candidate in candidates if candidate.model in ledger.cards), None)
         if first is None or (first.alone and ledger.holders):
             return False
-        row = first.row if first.counted or ledger.holders else Row(1, first.row.max_tokens)
+        row = first.planned if first.counted or ledger.holders else Row(1, first.planned.max_tokens)
         return self.residency.make_room(first.model, ledger.marginal_bytes(first.model, row), ledger)
 
     def take(self, rec: JobRecord, ledger: Ledger) -> Held | None:
         """One certain job, alone; None where another has it, or it ended because it never fits."""
         if not self._claimable(rec, ledger):
             return None
-        candidate = _candidate(rec, ledger)
-        choice = choose([[candidate]], ledger, self.clock(), max_batch=1, max_passes=0)
-        return self._reserved(rec, choice.row, (), ledger) if choice else None
+        candidate = self._candidate(rec, ledger)
+        row = claimable_row(candidate, ledger, self.clock()) if not ledger.holders else None
+        return self._reserved(rec, candidate, row, (), ledger) if row else None
 
     def load(self, rec: JobRecord, ledger: Ledger) -> None:
         """See to it that a job's model is loaded, or that the job hears why it is not."""
         if self._claimable(rec, ledger) and rec.meta.model not in ledger.cards:
             self.residency.load(rec.meta.model, ledger)
 
-    def _reserved(self, rec: JobRecord, row: Row, passed: Sequence[str], ledger: Ledger) -> Held | None:
+    def _reserved(
+        self, rec: JobRecord, candidate: Candidate, row: Row, passed: Sequence[str], ledger: Ledger
+    ) -> Held | None:
         """Claim a job and hold its memory; None where another was first."""
+        card = ledger.cards[candidate.model]
+        whole = Row(row.prompt_tokens, candidate.row.max_tokens)
         meta = replace(
             rec.meta,
-            estimated_bytes=alone_bytes(ledger.cards[rec.meta.model], row, ledger.chunk_tokens),
-            reserved_bytes=max(0, ledger.marginal_bytes(rec.meta.model, row)),
+            estimated_bytes=alone_bytes(card, whole, ledger.chunk_tokens),
+            reserved_bytes=max(0, ledger.marginal_bytes(candidate.model, row)),
             budget_bytes=ledger.budget_bytes,
         )
         held = self.holding.claim(rec, meta, passed)
@@ -136,7 +173,7 @@ class Claiming:
 
     def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
         return [
-            [(_candidate(rec, ledger, passes), rec) for rec, passes in jobs]
+            [(self._candidate(rec, ledger, passes), rec) for rec, passes in jobs]
             for jobs in self._read_heads(ledger)
         ]
 
@@ -162,7 +199,7 @@ class Claiming:
         if (
             ledger is None
             or rec.meta.model not in ledger.cards
-            or not hopeless(ledger, _candidate(rec, ledger))
+            or not hopeless(ledger, self._candidate(rec, ledger))
         ):
             return True
         self._refuse_hopeless(rec, ledger)
@@ -177,9 +214,18 @@ class Claiming:
             error = never_fits(rec.id, need, ledger.budget_bytes)
             self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
 
-
-def _candidate(rec: JobRecord, ledger: Ledger, passes: int = 0) -> Candidate:
-    """A waiting job as admission sees it here."""
-    meta, card = rec.meta, ledger.cards.get(rec.meta.model)
-    row = rec.row if card is None else fitted(card, rec.row)
-    return Candidate(rec.id, meta.model, row, meta.counted, passes, meta.alone)
+    def _candidate(self, rec: JobRecord, ledger: Ledger, passes: int = 0) -> Candidate:
+        """A waiting job as admission sees it here."""
+        meta, card = rec.meta, ledger.cards.get(rec.meta.model)
+        row = rec.row if card is None else fitted(card, rec.row)
+        return Candidate(
+            rec.id,
+            meta.model,
+            row,
+            counted=meta.counted,
+            passes=passes,
+            alone=meta.alone,
+            answer_tokens=self.planning.waiting(rec, row),
+            arrived_at=rec.created_at,
+            priority=meta.priority,
+        )

@@ -13,11 +13,13 @@ from scheduler.blame import Failure, judge_failure
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
-from scheduler.ledger import Ledger
+from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.preemption import Running
 from scheduler.record import Meta, Outcome
 from scheduler.slots import Extent, Written
 from scheduler.swap import STORE_ERRORS
+from workers.planning import Planning
 from workers.reporting import STORE_RETRY_SECONDS, Reporting
 from workers.wire import Message
 
@@ -34,6 +36,7 @@ class Desk:
         holding: this worker's verbs.
         reporting: where it counts.
         tell: tells the engine.
+        planning: how long answers are taken to become.
         clock: Unix seconds.
     """
 
@@ -43,6 +46,7 @@ class Desk:
         holding: Holding,
         reporting: Reporting,
         tell: Callable[[Message], None],
+        planning: Planning,
         clock: Callable[[], float],
     ) -> None:
         self.running: dict[str, Held] = {}
@@ -52,7 +56,7 @@ class Desk:
         self.freed = False
         """Whether memory was given back since somebody last looked."""
         self._lifecycle, self._holding, self._reporting = lifecycle, holding, reporting
-        self._tell, self._clock = tell, clock
+        self._tell, self._planning, self._clock = tell, planning, clock
         self.patient: Callable[[], bool] = lambda: True
         """Whether to go on waiting for a store that does not answer."""
 
@@ -72,14 +76,21 @@ class Desk:
         self.granted.add(key_of(held))
         self._tell({"kind": "grant", "key": key_of(held)})
 
-    def note_progress(self, step: Message) -> None:
-        """Take how far the engine is with prompts, by key, and how its caches are, by model."""
+    def note_progress(self, step: Message) -> int:
+        """Take how far the engine is with prompts, by key, and how its caches are, by model.
+
+        Returns:
+            Tokens of prompts that it has computed since.
+        """
+        computed = 0
         for key, tokens in step.get("computed", {}).items():
             if key in self.running:
+                computed += max(0, tokens - self.running[key].cached_tokens)
                 self.running[key].cached_tokens = tokens
         for model, (prompts, decoding) in step.get("extents", {}).items():
             if self.ledger is not None:
                 self.ledger.reach(model, (_extent(prompts), _extent(decoding)))
+        return computed
 
     def footprint_ratio(self, held: Held, peak_bytes: int | None) -> float | None:
         """A job's reservation at its largest over what it took."""
@@ -89,11 +100,31 @@ class Desk:
         return round(promised / peak_bytes, 3)
 
     def tell_progress(self) -> None:
-        """Let the account know how far each job is: what it still needs is less."""
+        """Let the account know how far each job is, and how long its answer is now taken to become."""
         assert self.ledger is not None
+        held_rows = self.ledger.holders
         for held in self.running.values():
             held.promised_bytes = max(held.promised_bytes, self.ledger.share_bytes(held.holder))
-            self.ledger.advance(held.holder, held.computed_tokens)
+            if held.holder in held_rows:
+                self.ledger.advance(held.holder, held.computed_tokens, self._planning.now(held))
+        self.ledger.settle()
+
+    @property
+    def preemptible(self) -> list[Running]:
+        """Everything in hand, as preemption weighs it."""
+        return [
+            Running(held.holder, held.rec.meta.priority, held.claimed_at, held.rec.meta.preemptions)
+            for held in self.running.values()
+        ]
+
+    def preempt(self, holders: Iterable[Holder]) -> None:
+        """Put jobs back to wait for a more urgent one."""
+        chosen = set(holders)
+        for held in self._youngest_first(h for h in self.running.values() if h.holder in chosen):
+            meta = replace(held.rec.meta, preemptions=held.rec.meta.preemptions + 1)
+            log.info("job preempted", job=held.rec.id, preemptions=meta.preemptions)
+            self._reporting.count("preemptions")
+            self.put_back(held, "preempted", meta)
 
     def find(self, keys: Iterable[str]) -> list[Held]:
         """Those of these that are held."""

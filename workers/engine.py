@@ -76,6 +76,7 @@ class Engine:
 
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
+        began = time.monotonic()
         steps: list[JobStep] = []
         computed: dict[str, int] = {}
         extents: dict[str, Extents] = {}
@@ -94,10 +95,11 @@ class Engine:
                         extents[name] = changed
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error, keys)
-        self._tell_steps(steps, peak, computed=computed, extents=extents)
+        seconds = round(time.monotonic() - began, 6)
+        self._tell_steps(steps, peak, computed=computed, extents=extents, seconds=seconds)
         self._tell_learnt(steps)
 
-    def _tell_steps(self, steps: Sequence[JobStep], peak: int = 0, **progress: dict[str, Any]) -> None:
+    def _tell_steps(self, steps: Sequence[JobStep], peak: int = 0, **progress: Any) -> None:
         now = round(time.time(), 4)
         message = {"kind": "step", "steps": [packed(step, now) for step in steps], "memory": _memory(peak)}
         self._send(message | {name: each for name, each in progress.items() if each})

@@ -21,7 +21,8 @@ from scheduler.lifecycle import never_fits
 from scheduler.settings import Settings
 from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, progress_of
-from workers.pace import Breaker, Pace
+from workers.pace import Breaker, Loops, Pace
+from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
@@ -44,6 +45,7 @@ class Hearing:
         residency: the models.
         reporting: where it counts.
         publishing: where cards and tokenizers go.
+        planning: how long answers are taken to become.
         clock: Unix seconds.
     """
 
@@ -55,11 +57,13 @@ class Hearing:
         residency: Residency,
         reporting: Reporting,
         publishing: Publishing,
+        planning: Planning,
         clock: Callable[[], float],
     ) -> None:
         self._settings, self._supervisor, self._desk = settings, supervisor, desk
         self._residency, self._reporting, self._clock = residency, reporting, clock
-        self._publishing = publishing
+        self._publishing, self._planning = publishing, planning
+        self.loops = Loops()
         self.pace, self.breaker = Pace(time.monotonic), Breaker(time.monotonic)
         self.news = False
         """Whether something was said that the fleet should hear of now."""
@@ -88,7 +92,9 @@ class Hearing:
             while self._heard and self._heard[0]["kind"] == "step":
                 message = self._heard.popleft()
                 steps += message["steps"]
-                self._desk.note_progress(message)
+                prompt_tokens = self._desk.note_progress(message)
+                if "seconds" in message:
+                    self.loops.note(message["seconds"], prompt_tokens)
             self._write(steps)  # a job's tokens before its shedding
             if self._heard:
                 self._on(self._heard.popleft())
@@ -169,7 +175,7 @@ class Hearing:
         card = ledger.cards[held.rec.meta.model]
         need, resumed = (alone_bytes(card, each, ledger.chunk_tokens) for each in (row, whole))
         self._desk.tell_progress()
-        fits = ledger.resize(held.holder, whole)
+        fits = ledger.resize(held.holder, self._planning.sized(held, whole))
         meta = replace(
             held.rec.meta,
             prompt_tokens=row.prompt_tokens,

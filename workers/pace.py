@@ -1,4 +1,4 @@
-"""How fast tokens come, and how often engines die. Pure: the clock is an argument."""
+"""How fast loops and tokens come, and how often engines die. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import collections
 from collections.abc import Callable
 from typing import Final
 
+from scheduler.forecast import Rates
+
 _WINDOW_SECONDS: Final = 30.0
 _WINDOW: Final = 512
 _PAUSE_SECONDS: Final = 10.0
+
+_NEWEST: Final = 0.1
+"""What the latest loop counts for: about the last ten decide."""
 
 DEATHS_MOST: Final = 5
 DEATHS_SECONDS: Final = 60.0
@@ -43,6 +48,31 @@ class Pace:
         """The rate; what it last was while nothing is made; 0 before anything was."""
         seconds = sum(seconds for seconds, _ in self._counts)
         return sum(tokens for _, tokens in self._counts) / seconds if seconds > 0 else 0.0
+
+
+class Loops:
+    """What the engine's loops take: the base of every promise."""
+
+    def __init__(self) -> None:
+        self._step_seconds: float | None = None
+        self._prompt_token_seconds = 0.0
+
+    def note(self, seconds: float, prompt_tokens: int) -> None:
+        """One loop, in which so many tokens of prompts were computed beside the decode step."""
+        step = self._step_seconds or 0.0
+        if not prompt_tokens:
+            self._step_seconds = seconds if self._step_seconds is None else step + _NEWEST * (seconds - step)
+            return
+        each = max(0.0, seconds - step) / prompt_tokens
+        before = self._prompt_token_seconds
+        self._prompt_token_seconds = before + _NEWEST * (each - before) if before else each
+
+    @property
+    def rates(self) -> Rates | None:
+        """The last loops'; None before a decode step and a prompt were seen."""
+        if self._step_seconds is None or not self._prompt_token_seconds:
+            return None
+        return Rates(self._step_seconds, self._prompt_token_seconds)
 
 
 class Breaker:

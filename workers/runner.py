@@ -14,11 +14,14 @@ from rq.job import Job
 
 from scheduler.holding import Held, Holding
 from scheduler.job import State
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.reserving import Reserving
 from scheduler.strays import mend
 from workers.claiming import Claiming
 from workers.desk import Desk, key_of
 from workers.hearing import Hearing
+from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
@@ -68,9 +71,11 @@ class Runner:
         self._publishing = Publishing(lifecycle.connection, sources, clock)
         self._residency = Residency(sources, self.supervisor.send, kept_cards=self._publishing.kept)
         holding = Holding(lifecycle.queue, name, clock)
-        self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, clock)
+        reserving = Reserving(self.settings.reserve, self.settings.reserve_quantile)
+        planning = Planning(reserving, lifecycle.histories.answers)
+        self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, planning, clock)
         self._desk.patient = patient
-        self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency)
+        self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency, planning)
         self._hearing = Hearing(
             self.settings,
             self.supervisor,
@@ -78,6 +83,7 @@ class Runner:
             self._residency,
             self._reporting,
             self._publishing,
+            planning,
             clock,
         )
         self._next_measure = 0.0
@@ -157,13 +163,24 @@ class Runner:
             return None
         self._desk.freed = False
         self._desk.tell_progress()
-        held = self._claiming.claim(ledger)
+        held = self._claim(ledger)
         self._worth_claiming = held is not None
         if held is None:
             self._claiming.load_wanted(ledger)
             self._claiming.forget()
             return None
         return self._desk.take(held)
+
+    def _claim(self, ledger: Ledger) -> Held | None:
+        """Claim; where that takes it, after putting back batch work for an interactive job."""
+        rates = self._hearing.loops.rates
+        while (held := self._claiming.claim(ledger, rates)) is None:
+            chosen = self._claiming.victims(ledger, rates, self._desk.preemptible)
+            if not chosen:
+                return None
+            self._desk.preempt(chosen)
+            self._claiming.forget()
+        return held
 
     def claim_only(self, job_id: str) -> Held | None:
         """A certain job, for a worker that RQ gave it to; None where it is not this worker's to run yet."""
@@ -231,6 +248,8 @@ class Runner:
             self.supervisor.send({"kind": "measure"})
         self._desk.end_unwanted()
         self._lifecycle.end_overdue()
+        if ledger is not None:
+            self._desk.tell_progress()
         self._publishing.send(self._residency.served)
         self._report()
         if not self.running and now >= self._next_mend:

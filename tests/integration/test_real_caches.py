@@ -14,7 +14,7 @@ from mlx_lm.generate import generation_stream
 
 from benchmarks.random_models import write_random_model
 from scheduler.footprint import batch_bytes
-from scheduler.foresight import UNKNOWN, Row, _Life, next_loop, replay
+from scheduler.foresight import UNKNOWN, Row, Life, next_loop, replay
 from scheduler.ledger import Holder, Ledger
 from scheduler.rectangles import Batch
 from scheduler.request import read_request
@@ -116,7 +116,7 @@ class Watched:
 
     def _follow(self) -> None:
         """Foresee everything from here: nothing that was foreseen before holds any more."""
-        self._life = _Life(self.groups, self.rows, *self.shape, self.batch.extents)
+        self._life = Life(self.groups, self.rows, *self.shape, self.batch.extents)
         self._loops = self._life.loops
 
     def _promise(self) -> None:

@@ -26,6 +26,7 @@ def test_what_is_passed_over_holds_no_peak(
         patch.setattr(Batch, "quiet_steps", 1)
         every = list(life(card, batch, chunk, together))
     assert max(size for _, size in leaps) == max(size for _, size in every)
+    assert batch_bytes(card, batch, chunk, together) == max(size for _, size in every)
     assert leaps[-1][0].loops == every[-1][0].loops
     assert {step.cache_bytes for step, _ in leaps} == {step.cache_bytes for step, _ in every}
 
