@@ -37,3 +37,29 @@ def scatter_footprints(cases: Mapping[str, Sequence[Any]], path: Path, device: s
     axes.set_title(f"{len(sizes)} batches of {len(cases)} architectures, {device}", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def plot_goodput(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Goodput against load: a panel for each machine, a line for each policy.
+
+    Args:
+        figures: rows with ``machine``, ``load``, ``policy`` and ``goodput``.
+        path: an SVG file.
+    """
+    mpl.rcParams["svg.hashsalt"] = "tidegate"
+    machines = list(dict.fromkeys(row["machine"] for row in figures))
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    panels = figure.subplots(2, -(-len(machines) // 2), squeeze=False).flat
+    for axes, machine in zip(panels, machines, strict=False):
+        mine = [row for row in figures if row["machine"] == machine]
+        for policy, marker in zip(dict.fromkeys(row["policy"] for row in mine), "os^Dv", strict=False):
+            points = [(row["load"], row["goodput"]) for row in mine if row["policy"] == policy]
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=policy)
+        axes.set_title(machine, fontsize=10)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("load, of what the machine can do", fontsize=8)
+        axes.set_ylabel("goodput, tokens/s", fontsize=8)
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False
+    )
+    figure.savefig(path, format="svg", metadata={"Date": None})

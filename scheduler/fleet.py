@@ -51,7 +51,7 @@ class WorkerReport:
     host: str
     pid: int
     engine: str
-    """``starting``, ``loading NAME``, ``ready`` or ``cooling down``."""
+    """``starting``, ``loading NAME``, ``measuring NAME``, ``ready`` or ``cooling down``."""
     budget_bytes: int
     budget_source: str
     limits_bytes: dict[str, int]

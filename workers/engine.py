@@ -136,6 +136,7 @@ class Engine:
         try:
             loaded = load_model(name, source)
             loaded_at = time.monotonic()
+            self._send({"kind": "measuring", "model": name})
             card = card_for(
                 loaded,
                 source,

@@ -118,6 +118,9 @@ class Hearing:
             self._on_loaded(message)
         elif kind == "load_failed":
             self._on_load_failed(message)
+        elif kind == "measuring":
+            self._residency.measuring = self.news = True
+            self._reporting.changed()
         elif kind == "measured":
             self._reporting.ready(message)
             if self._desk.ledger is not None:

@@ -20,6 +20,9 @@ from workers.wire import Message
 GIVEN_UP_SECONDS: Final = 60.0
 """How long a model that could not be loaded is left alone."""
 
+_PROBE: Final = 8
+"""A part of its weights that measuring a model is taken to need beside them, where no card tells."""
+
 _WEIGHTS: Final = "model*.safetensors"  # as mlx_lm.utils.load_model reads them
 
 log = structlog.get_logger(__name__)
@@ -38,6 +41,8 @@ class Residency:
     sources: dict[str, str]
     send: Callable[[Message], None]
     loading: str | None = None
+    measuring: bool = False
+    """Whether the model that is being loaded is in memory, and its steps are being measured."""
     kept_cards: Callable[[str], Sequence[ModelCard]] = lambda _: ()
     clock: Callable[[], float] = time.monotonic
     _given_up: dict[str, tuple[float, ClientError]] = field(default_factory=dict)
@@ -70,6 +75,8 @@ class Residency:
     def load(self, model: str, ledger: Ledger) -> bool:
         """Ask for a model, unloading idle ones, least recently used first, where memory asks for it.
 
+        Its weights and what measuring it takes beside them are admitted like a job: they wait for room.
+
         One whose size nobody knows yet counts as the whole budget: it is loaded when nothing else is held,
         and nothing is admitted until it was measured.
 
@@ -84,17 +91,20 @@ class Residency:
             )
             self.unloadable(model, f"the folder {self.sources[model]} does not exist", refused=refused)
             return False
-        need = self._weights.get(model) or weights_on_disk(self.sources[model]) or ledger.budget_bytes
-        if need > ledger.budget_bytes:
+        weights = self._weights.get(model) or weights_on_disk(self.sources[model]) or ledger.budget_bytes
+        if weights > ledger.budget_bytes:
             self.give_up(
-                model, f"{model} weighs {gib(need)}; this worker's budget is {gib(ledger.budget_bytes)}"
+                model, f"{model} weighs {gib(weights)}; this worker's budget is {gib(ledger.budget_bytes)}"
             )
             return False
+        kept = self.kept_cards(model)
+        probe = max((card.chunk_bytes[-1][1] for card in kept), default=weights // _PROBE)
+        need = min(ledger.budget_bytes, weights + probe)
         if not self.fits(need, ledger) and not self.make_room(model, need, ledger):
             return False
         ledger.expect(model, need)
-        self.loading = model
-        cards = [card.to_json() for card in self.kept_cards(model)]
+        self.loading, self.measuring = model, False
+        cards = [card.to_json() for card in kept]
         self.send({"kind": "load", "model": model, "source": self.sources[model], "cards": cards})
         return True
 

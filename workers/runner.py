@@ -263,7 +263,8 @@ class Runner:
         elif self._desk.ledger is None:
             engine = "starting"
         elif self._residency.loading is not None:
-            engine = f"loading {self._residency.loading}"
+            doing = "measuring" if self._residency.measuring else "loading"
+            engine = f"{doing} {self._residency.loading}"
         self._reporting.report(
             engine,
             self._desk.ledger,
