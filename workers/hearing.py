@@ -25,6 +25,7 @@ from workers.pace import Breaker, Pace
 from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
+from workers.sharing import Sharing
 from workers.supervisor import Supervisor, exit_name
 from workers.wire import Message, WireBroken
 
@@ -45,6 +46,7 @@ class Hearing:
         reporting: where it counts.
         publishing: where cards and tokenizers go.
         clock: Unix seconds.
+        sharing: the worker's share of its host's memory.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class Hearing:
         reporting: Reporting,
         publishing: Publishing,
         clock: Callable[[], float],
+        sharing: Sharing,
     ) -> None:
         self._settings, self._supervisor, self._desk = settings, supervisor, desk
         self._residency, self._reporting, self._clock = residency, reporting, clock
-        self._publishing = publishing
+        self._publishing, self._sharing = publishing, sharing
         self.pace, self.breaker = Pace(time.monotonic), Breaker(time.monotonic)
         self.news = False
         """Whether something was said that the fleet should hear of now."""
@@ -106,7 +109,9 @@ class Hearing:
 
     def _on(self, message: Message) -> None:
         kind = message["kind"]
-        if kind == "ready":
+        if kind == "host":
+            self._sharing.ask(message["pools"])
+        elif kind == "ready":
             self._on_ready(message)
         elif kind == "loaded":
             self._on_loaded(message)

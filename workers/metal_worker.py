@@ -123,6 +123,8 @@ class MetalWorker(BaseWorker):
         while True:
             if self._stop_requested:
                 return None
+            if runner.refusal is not None:
+                raise SystemExit(runner.refusal)  # RQ tears down, and the exit status is 1
             held = self._claim(runner)
             if held is not None:
                 self._held = held

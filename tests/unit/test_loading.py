@@ -62,9 +62,10 @@ def test_mlx_is_given_the_limits_that_are_configured(
     monkeypatch.setattr("workers.gauge.derive_budget", lambda *_, **__: (budget, "setting"))
     shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 4, "cards_folder": str(tmp_path)}
     said: list[Any] = []
-    Engine(said.append).handle(
-        {"kind": "configure", "memory_budget": budget, "cache_limit": cache_limit, **shape}
-    )
-    assert said[0]["budget_bytes"] == budget
+    engine = Engine(said.append)
+    engine.handle({"kind": "configure", "memory_budget": budget, "cache_limit": cache_limit, **shape})
+    engine.handle({"kind": "share", "share_bytes": budget})
+    assert [each["kind"] for each in said] == ["host", "ready"]
+    assert said[1]["budget_bytes"] == budget
     assert mx.set_memory_limit(GIB) == budget
     assert mx.set_cache_limit(GIB) == expected
