@@ -5,6 +5,7 @@ Each source is a function of its own, so that a test can give recorded values wh
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import socket
@@ -67,9 +68,15 @@ def linux_pid_space(proc: Path) -> str:
 
 
 def is_gone(share: Share) -> bool:
-    """Whether the process that holds a share is seen to be no more; one in another namespace never is."""
+    """Whether the process that holds a share is seen to be no more; one in another namespace never is.
+
+    Another share of this process's own number is a dead one's: a container that is started again may get the
+    namespace's number and the process's of the one before it.
+    """
     if not share.pid_space or share.pid_space != pid_space():
         return False
+    if share.pid == os.getpid():
+        return True
     try:
         return psutil.Process(share.pid).status() == psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ValueError, OverflowError):

@@ -20,6 +20,7 @@ from redis import Redis
 
 from scheduler.host_leases import HostLeases, Tenant, host_key, share_key
 from scheduler.host_share import HostFull, Wish, parse
+from scheduler.swap import Swap
 
 WHOLE = {"host_total": 100, "cgroup_total 7": 60}
 KINDS = {
@@ -31,29 +32,13 @@ KINDS = {
 NAMES = st.sampled_from(sorted(KINDS))
 
 
-class Interrupted:
-    """A client between whose reading and writing another worker acts, once, where one was chosen."""
-
-    def __init__(self, machine: HostMachine) -> None:
-        self._machine = machine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._machine.server, name)
-
-    def get(self, key: str) -> Any:
-        found = self._machine.server.get(key)
-        self._machine.let_another_act()
-        return found
-
-
 class HostMachine(RuleBasedStateMachine):
     """What workers believe they hold is what may be used."""
 
     def __init__(self, server: Redis) -> None:
         super().__init__()
         self.server = server
-        client: Any = Interrupted(self)
-        self.leases = {name: HostLeases(client, "h", Tenant(name, name, 1, "", 60.0)) for name in KINDS}
+        self.leases = {name: self.interrupted(name) for name in KINDS}
         self.held: dict[str, int] = {}
         self.asleep: set[str] = set()
         self.next: list[tuple[str, int | None]] = []
@@ -61,11 +46,32 @@ class HostMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.server.flushall()
 
+    def interrupted(self, name: str) -> HostLeases:
+        """A worker's way to the shares: after it has read, and before it writes, another may act."""
+        made = HostLeases(self.server, "h", Tenant(name, name, 1, "", 60.0))
+        swap = made._swap
+
+        def late(*swaps: Swap) -> list[int]:
+            self.let_another_act()
+            return swap(*swaps)
+
+        made._swap = late  # type: ignore[assignment]
+        return made
+
     def let_another_act(self) -> None:
         if self.next:
             name, setting = self.next.pop()
-            if name not in self.asleep:
+            if name in self.asleep:
+                self.wake(name)
+            else:
                 self.take(name, setting)
+
+    def wake(self, name: str) -> None:
+        self.asleep.remove(name)
+        wish = Wish(name, {pool: WHOLE[pool] for pool in KINDS[name]})
+        before = self.held.pop(name)
+        if self.leases[name].renew(wish, before):
+            self.held[name] = before
 
     def take(self, name: str, setting: int | None) -> None:
         wish = Wish(name, {pool: WHOLE[pool] for pool in KINDS[name]}, setting, least_bytes=5)
@@ -107,12 +113,8 @@ class HostMachine(RuleBasedStateMachine):
     def wakes(self, name: str, between: str | None) -> None:
         """A worker goes on: it renews, and heeds the answer."""
         if name in self.asleep:
-            self.asleep.remove(name)
             self.next = [(between, None)] if between and between != name else []
-            wish = Wish(name, {pool: WHOLE[pool] for pool in KINDS[name]})
-            before = self.held.pop(name)
-            if self.leases[name].renew(wish, before):
-                self.held[name] = before
+            self.wake(name)
             self.next = []
 
     @invariant()

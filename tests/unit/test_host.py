@@ -86,6 +86,12 @@ def test_what_cannot_be_a_process_is_gone(pid: int) -> None:
     assert host.is_gone(share(pid))
 
 
+def test_another_share_of_this_processs_number_is_a_dead_ones() -> None:
+    """Only one process has it."""
+    assert host.is_gone(share(os.getpid()))
+    assert not host.is_gone(share(os.getppid()))
+
+
 @pytest.mark.parametrize("space", ["", "pid:[1]"])
 def test_a_process_elsewhere_is_never_seen_to_be_gone(space: str) -> None:
     """Its number means another one here."""
