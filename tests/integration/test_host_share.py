@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from rq.serializers import JSONSerializer
 from scheduler.host_leases import host_key, share_key
 from scheduler.host_share import Share, dump, parse
 from scheduler.job import State
-from tests.running import RunningWorker, Site
+from tests.running import ROOT, RunningWorker, Site, a_site
 from tests.waiting import wait_until
 from workers.host import host_name
 
@@ -80,6 +83,24 @@ def test_a_second_worker_without_room_fails_to_start(site: Site, whole: int) -> 
         assert site.text(site.submit(max_tokens=3))
 
 
+def test_tidegate_up_ends_with_who_holds_what(tiny_model: Path) -> None:
+    """Its worker finds no room: the reason is the last line."""
+    with a_site({"tiny": tiny_model}) as site, site.worker(queues=["batch"]) as holder:
+        done = subprocess.run(
+            [sys.executable, "-m", "tidegate", "up", "--once", "--port", "0"],
+            env=site.environment(data_dir=site.folder / "up"),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+    assert done.returncode != 0
+    said = " ".join(done.stderr.split())
+    assert f"worker {holder.name} (pid {holder.process.pid}) holds " in said
+    assert said.endswith("or give each its part by TIDEGATE_MEMORY_BUDGET"), done.stderr
+
+
 def test_settings_that_do_not_fit_together_fail_the_second(site: Site, whole: int) -> None:
     """It gets what was set, or nothing; what does fit starts beside them."""
     most = whole - (1 << 30)
@@ -105,7 +126,7 @@ def test_a_lone_worker_may_be_set_more_than_the_host_has(site: Site, whole: int)
 
 def test_a_killed_workers_share_comes_back(site: Site, whole: int) -> None:
     """At once, since its process is seen to be gone, though its lease still runs."""
-    with site.worker() as first:
+    with site.worker(lease_seconds=90) as first:
         (token,) = by_token(site)
         first.process.kill()
         first.process.wait()
@@ -187,8 +208,6 @@ def test_a_server_that_forgot_everything_is_told_again(site: Site, whole: int) -
 
 def test_a_plain_worker_takes_a_share_and_gives_it_back(site: Site, whole: int) -> None:
     """For as long as it runs a job."""
-    with site.worker(memory_budget="1GiB") as beside:
-        stop(beside)
     job_id = site.submit(max_tokens=3000)
     with site.worker(kind=PLAIN, wait=False):
         site.until_tokens([job_id], 3)
