@@ -125,8 +125,7 @@ class MetalWorker(BaseWorker):
                 return None
             if runner.refusal is not None:
                 raise SystemExit(runner.refusal)  # RQ tears down, and the exit status is 1
-            held = self._claim(runner)
-            if held is not None:
+            if (held := self._claim(runner)) is not None:
                 self._held = held
                 return self._rq_job(held)
             if runner.running:
