@@ -17,7 +17,7 @@ from scheduler.fleet import WorkerReport
 routes = APIBlueprint("capacity", __name__, abp_tags=[Tag(name="capacity")], abp_responses=ERRORS)
 
 _SAID: Final = (
-    *("name", "host", "engine", "budget_bytes", "budget_source", "limits_bytes", "weights_bytes"),
+    *("name", "host", "pid", "engine", "budget_bytes", "budget_source", "limits_bytes", "weights_bytes"),
     *("reserved_bytes", "used_bytes", "cache_bytes", "headroom_bytes", "tokens_per_second", "counters"),
     *("footprint_ratios", "updated_at"),
 )

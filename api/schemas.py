@@ -161,6 +161,7 @@ class WorkerAnswer(BaseModel):
 
     name: str
     host: str
+    pid: int
     engine: str
     budget_bytes: int
     budget_source: str

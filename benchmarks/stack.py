@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import redis
 
 from scheduler import fleet
@@ -41,9 +42,11 @@ def stack(models: dict[str, Path], *, workers: int = 1, **settings: object) -> I
 
     Args:
         models: the served names and their folders; the first is loaded at the start.
-        workers: how many.
+        workers: how many; several get an even part of half the RAM each, unless a budget is among the settings.
         settings: what differs from the defaults, by field.
     """
+    if workers > 1:
+        settings.setdefault("memory_budget", psutil.virtual_memory().total // 2 // workers)
     with tempfile.TemporaryDirectory(prefix="tidegate-") as folder:
         served = tuple(f"{name}={path}" for name, path in models.items())
         chosen = load(data_dir=Path(folder), models=served, **settings)

@@ -6,6 +6,7 @@ TidegateError
 ├── ModelUnusable        a model cannot be loaded or measured
 │   └── ModelUnsupported   no worker ever could: it is of another kind
 ├── StoreUnavailable     the queue's server does not answer
+├── HostFull             others on the host hold the memory; it stands in scheduler.host_share
 └── ClientError          has a row in TABLE: a code, an HTTP status, whether a retry can help
 """
 

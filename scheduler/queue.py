@@ -212,6 +212,10 @@ class JobQueue(Shelf):
         )
         return self.swap(swap) == [1]
 
+    def take_back(self, rec: JobRecord) -> bool:
+        """Take a job given back out of its list, for RQ to put it there again; False where others were first."""
+        return self.swap(Swap(self._taken(rec))) == [1]
+
     def ask_cancel(self, rec: JobRecord) -> bool:
         """Mark a held job as unwanted and tell its worker; False where it is not held so any more."""
         worker = Lease.parse(rec.lease or "?/0").worker

@@ -81,7 +81,8 @@ class Settings(BaseSettings):
         86_400, description="How long an ended job is kept."
     )
     memory_budget: int | None = Field(
-        None, description="Bytes a worker may use (`18GiB`); unset: from the host."
+        None,
+        description="Bytes a worker may use (`18GiB`); unset: what the host has and its other workers leave.",
     )
     cache_limit: int | None = Field(
         None,

@@ -37,9 +37,18 @@ class Talk:
             self.supervisor.bury()
             self.supervisor.start()
             self.said.clear()
+            self.share()
         if not self.of("loaded", model=MODEL):
             self.load(source)
         self.said = [message for message in self.said if message["kind"] in {"loaded", "load_failed"}]
+
+    def share(self) -> None:
+        """Give the engine its whole host, or what was set, as a worker does that has the host alone."""
+        self.until(lambda: self.of("host"), "what there is")
+        whole = min(self.of("host")[-1]["pools"].values())
+        setting = self.supervisor.settings.memory_budget
+        self.supervisor.send({"kind": "share", "share_bytes": whole if setting is None else setting})
+        self.until(lambda: self.of("ready"), "ready")
 
     def drain(self) -> None:
         """Remove every job that a test left behind."""
@@ -149,7 +158,7 @@ def engine(folder: Path, **settings: Any) -> Iterator[Talk]:
     supervisor.start()
     try:
         talk = Talk(supervisor)
-        talk.until(lambda: talk.of("ready"), "ready")
+        talk.share()
         yield talk
     finally:
         supervisor.stop()

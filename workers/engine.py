@@ -47,6 +47,8 @@ class Engine:
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
         self._budget_bytes = 0
         self._setting: int | None = None
+        self._cache_limit: int | None = None
+        self._share_bytes: int | None = None
         self._shape: dict[str, int] = {}
         self._cards_folder = Path()
         self._device = ""
@@ -61,6 +63,8 @@ class Engine:
         kind = message["kind"]
         if kind == "configure":
             self._configure(message)
+        elif kind == "share":
+            self._take_share(message["share_bytes"])
         elif kind == "load":
             self._load(message["model"], message["source"], message.get("cards", ()))
         elif kind == "unload":
@@ -113,17 +117,26 @@ class Engine:
                     self._send({"kind": "learnt", "card": batch.card.to_json()})
 
     def _configure(self, message: Message) -> None:
-        self._setting = message["memory_budget"]
-        reading, cache_limit = self._read_host(), message["cache_limit"]
-        usual = min(_CACHE_MOST, self._budget_bytes // _CACHE_SHARE)
-        mx.set_cache_limit(usual if cache_limit is None else cache_limit)
+        self._setting, self._cache_limit = message["memory_budget"], message["cache_limit"]
         self._shape = {name: message[name] for name in ("chunk_tokens", "prefill_rows", "max_batch")}
         self._cards_folder, self._device = Path(message["cards_folder"]), gauge.device_name()
+        self._send({"kind": "host", "pools": gauge.read_pools()})
+
+    def _take_share(self, share_bytes: int) -> None:
+        """Begin, with what the host's other workers leave; once."""
+        if self._share_bytes is not None:
+            return
+        self._share_bytes = share_bytes
+        reading = self._read_host()
+        usual = min(_CACHE_MOST, self._budget_bytes // _CACHE_SHARE)
+        mx.set_cache_limit(usual if self._cache_limit is None else self._cache_limit)
         self._send({"kind": "ready", "device": self._device, **reading})
 
     def _read_host(self, own_bytes: int = 0) -> Message:
         """Take a budget from what the host can give now, and tell it beside the one that stays."""
         limits = gauge.read_limits(own_bytes)
+        if self._share_bytes is not None:
+            limits["host_share"] = self._share_bytes
         self._budget_bytes, _ = gauge.derive_budget(limits, self._setting)
         mx.set_memory_limit(self._budget_bytes)
         steady, source = gauge.steady_budget(limits, self._setting)

@@ -41,6 +41,43 @@ def read_limits(own_bytes: int = 0) -> dict[str, int]:
     )
 
 
+def read_pools() -> dict[str, int]:
+    """The memory that this host's workers share and that binds this one, in pools, each with its whole.
+
+    Their names are alike for every process on the host that takes from the same pool. The least whole is the
+    steady budget of :func:`read_limits`.
+    """
+    device, total_bytes = mx.device_info(), psutil.virtual_memory().total
+    told = cuda_limits(device) if _cuda() else {}
+    if told:
+        return cuda_pool(device, told)
+    limits = metal_limits(device, total_bytes, 0) if mx.metal.is_available() else host_limits(total_bytes, 0)
+    pools = {name: limit for name, limit in limits.items() if not name.endswith("_available")}
+    if mx.metal.is_available():
+        return pools
+    return pools | cgroup_pools(Path("/sys/fs/cgroup"), _membership())
+
+
+def cuda_pool(device: dict[str, Any], limits: dict[str, int]) -> dict[str, int]:
+    """A CUDA device's memory, which host RAM and other devices have no part in, by the device's own name."""
+    name = device.get("uuid") or device.get("pci_bus_id") or "unknown"
+    return {f"cuda_total {name}": steady_budget(limits, None)[0]}
+
+
+def cgroup_pools(mount: Path, membership: str) -> dict[str, int]:
+    """Linux: every limited cgroup that this process is in, named by its number in the kernel.
+
+    Containers see a group under other paths and in other mounts, but with one inode number.
+
+    Args:
+        mount: as for :func:`cgroup_limits`.
+        membership: likewise.
+    """
+    files, folders = _groups(mount, membership)
+    rooms = [(folder.stat().st_ino, _room(folder, files, 0)) for folder in folders if folder.is_dir()]
+    return {f"cgroup_total {number}": room[0] for number, room in rooms if room}
+
+
 def host_limits(total_bytes: int, available_bytes: int) -> dict[str, int]:
     """RAM less a reserve, and a share of what the system could give up now (none to all of it)."""
     spare_bytes = min(total_bytes, max(0, available_bytes))

@@ -26,6 +26,7 @@ from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
+from workers.sharing import Sharing
 from workers.supervisor import Supervisor, exit_name
 from workers.wire import Message, WireBroken
 
@@ -47,6 +48,7 @@ class Hearing:
         publishing: where cards and tokenizers go.
         planning: how long answers are taken to become.
         clock: Unix seconds.
+        sharing: the worker's share of its host's memory.
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class Hearing:
         publishing: Publishing,
         planning: Planning,
         clock: Callable[[], float],
+        sharing: Sharing,
     ) -> None:
         self._settings, self._supervisor, self._desk = settings, supervisor, desk
         self._residency, self._reporting, self._clock = residency, reporting, clock
-        self._publishing, self._planning = publishing, planning
+        self._publishing, self._planning, self._sharing = publishing, planning, sharing
         self.loops = Loops()
         self.pace, self.breaker = Pace(time.monotonic), Breaker(time.monotonic)
         self.news = False
@@ -112,7 +115,9 @@ class Hearing:
 
     def _on(self, message: Message) -> None:
         kind = message["kind"]
-        if kind == "ready":
+        if kind == "host":
+            self._sharing.ask(message["pools"])
+        elif kind == "ready":
             self._on_ready(message)
         elif kind == "loaded":
             self._on_loaded(message)

@@ -123,8 +123,9 @@ class MetalWorker(BaseWorker):
         while True:
             if self._stop_requested:
                 return None
-            held = self._claim(runner)
-            if held is not None:
+            if runner.refusal is not None:
+                raise SystemExit(runner.refusal)  # RQ tears down, and the exit status is 1
+            if (held := self._claim(runner)) is not None:
                 self._held = held
                 return self._rq_job(held)
             if runner.running:

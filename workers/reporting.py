@@ -27,6 +27,9 @@ STORE_RETRY_SECONDS: Final = 0.2
 _REPORTS_PER_LEASE: Final = 3
 _RATIOS_KEPT: Final = 256
 
+NOTHING_READ: Final[Message] = {"steady_bytes": 0, "steady_source": "", "limits_bytes": {}}
+"""What an engine that has no share of the host's memory says of its device."""
+
 
 class Reporting:
     """One worker's reports.
@@ -53,7 +56,7 @@ class Reporting:
         self._counters: Counter[str] = Counter()
         self._ratios: deque[float] = deque(maxlen=_RATIOS_KEPT)
         self._host, self._pid = socket.gethostname(), os.getpid()
-        self._device: Message = {"steady_bytes": 0, "steady_source": "", "limits_bytes": {}}
+        self._device = NOTHING_READ
         self._reported_at = self._recovered_at = -math.inf
         self._changed = True
 

@@ -41,10 +41,15 @@ def generate(version: int, request: dict[str, Any]) -> dict[str, Any]:  # noqa: 
     lifecycle = Lifecycle(job.connection, load())
     lifecycle.queue.give_back(lifecycle.get(job.id))
     rec = lifecycle.get(job.id)
-    runner = Runner(lifecycle, f"plain-{uuid.uuid4().hex[:12]}", [job.origin])
+    name = f"plain-{uuid.uuid4().hex[:12]}"
+    # Its job waits meanwhile, for any worker: there is time to see whether memory is given back.
+    runner = Runner(lifecycle, name, [job.origin], room_seconds=lifecycle.settings.lease_seconds)
     runner.open()
     try:
         while rec.outcome is None and rec.state not in TERMINAL:
+            if runner.refusal is not None and lifecycle.queue.take_back(rec):
+                job.retries_left = (job.retries_left or 0) + 1  # RQ counts this try, and shall try again
+                raise GenerationFailed(f"{rec.id} waits again: {runner.refusal}")
             held = runner.claim_only(job.id)
             if held is not None:
                 runner.launch(held)

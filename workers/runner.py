@@ -23,8 +23,9 @@ from workers.desk import Desk, key_of
 from workers.hearing import Hearing
 from workers.planning import Planning
 from workers.publishing import Publishing
-from workers.reporting import Reporting
+from workers.reporting import NOTHING_READ, Reporting
 from workers.residency import Residency
+from workers.sharing import Sharing
 from workers.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,7 @@ class Runner:
         queues: names of the queues that it serves.
         clock: Unix seconds.
         patient: whether to go on waiting for a store that does not answer.
+        room_seconds: how long to wait for other workers on the host to leave memory for this one.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Runner:
         queues: Sequence[str],
         clock: Callable[[], float] = time.time,
         patient: Callable[[], bool] = lambda: True,
+        room_seconds: float = 0.0,
     ) -> None:
         self.settings = lifecycle.settings
         self.supervisor = Supervisor(self.settings)
@@ -76,6 +79,14 @@ class Runner:
         self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, planning, clock)
         self._desk.patient = patient
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency, planning)
+        self._sharing = Sharing(
+            lifecycle.connection,
+            self.settings,
+            name,
+            self.supervisor.send,
+            self._share_lost,
+            patience_seconds=room_seconds,
+        )
         self._hearing = Hearing(
             self.settings,
             self.supervisor,
@@ -85,6 +96,7 @@ class Runner:
             self._publishing,
             planning,
             clock,
+            self._sharing,
         )
         self._next_measure = 0.0
         self._next_mend = time.monotonic() + _MEND_SECONDS
@@ -108,6 +120,11 @@ class Runner:
         """Whether nothing waits that this worker could run."""
         return not self.running and not self._claiming.anything_waits(self._desk.ledger)
 
+    @property
+    def refusal(self) -> str | None:
+        """Why this host has no memory for this worker, which cannot go on; None where it has."""
+        return self._sharing.refusal
+
     # The loop's parts
 
     def open(self) -> None:
@@ -118,6 +135,7 @@ class Runner:
     def close(self) -> None:
         """End the engine and leave the fleet."""
         self.supervisor.stop()
+        self._sharing.leave()
         self._publishing.send(())
         self._reporting.withdraw()
         os.close(self._wake_read)
@@ -239,6 +257,9 @@ class Runner:
         if not self.supervisor.running and not self._hearing.breaker.open:
             self.supervisor.start()
         loading, ledger, now = self._residency.loading is not None, self._desk.ledger, time.monotonic()
+        self._sharing.keep()
+        if self._sharing.waits:
+            self.supervisor.heard()  # it is silent because it was not answered
         if self.running or loading or ledger is None:
             begun = loading and (self.supervisor.account.loading or not self.running)
             patience = _LOAD_SECONDS if begun else self.settings.progress_timeout
@@ -255,6 +276,11 @@ class Runner:
         if not self.running and now >= self._next_mend:
             self._next_mend = now + _MEND_SECONDS
             self.reconcile()
+
+    def _share_lost(self) -> None:
+        """Others took this worker's memory: what its engine holds it gives up, and its jobs wait again."""
+        self._reporting.ready(NOTHING_READ)
+        self.supervisor.kill()
 
     def _report(self) -> None:
         engine = "ready"

@@ -1,7 +1,7 @@
 """Messages between a worker and its engine: length-prefixed JSON objects over a pair of pipes.
 
-Engine-bound ``kind``s: ``configure``, ``load``, ``unload``, ``run``, ``grant``, ``remove``, ``measure``.
-Worker-bound: ``ready``, ``measured``, ``loading``, ``measuring``, ``loaded``, ``load_failed``, ``sized``, ``refused``,
+Engine-bound ``kind``s: ``configure``, ``share``, ``load``, ``unload``, ``run``, ``grant``, ``remove``, ``measure``.
+Worker-bound: ``host``, ``ready``, ``measured``, ``loading``, ``measuring``, ``loaded``, ``load_failed``, ``sized``, ``refused``,
 ``account``, ``step``, ``raised``, ``shed``.
 """
 

@@ -20,7 +20,7 @@ def test_capacity_tells_every_worker_and_the_queue(client: FlaskClient, worker: 
     job = client.post("/v1/jobs", json={"model": MODEL, "prompt": "a", "max_tokens": 10}).get_json()
     said = Capacity.model_validate(client.get("/v1/capacity").json)
     (found,) = said.workers
-    assert (found.name, found.budget_bytes, found.running) == ("pretend", GIB, 0)
+    assert (found.name, found.pid, found.budget_bytes, found.running) == ("pretend", 1, GIB, 0)
     assert found.weights_bytes + found.reserved_bytes + found.cache_bytes + found.headroom_bytes == GIB
     (model,) = found.models
     assert (model.id, model.card) == (MODEL, json.loads(json.dumps(CARD.to_json())))

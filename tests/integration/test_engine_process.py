@@ -91,6 +91,7 @@ def test_a_death_is_told_with_its_signal(tiny_model: Path, tmp_path: Path, signu
         assert not talk.supervisor.running
         talk.said.clear()
         talk.supervisor.start()
+        talk.share()
         talk.load(tiny_model)
         assert talk.result(talk.run(max_tokens=3))
 

@@ -97,10 +97,10 @@ def test_a_plain_workers_killed_horse_loses_no_job(site: Site) -> None:
 def test_a_plain_workers_job_outlives_its_worker(site: Site) -> None:
     """The worker is killed, its horse is not: the job ends once, whoever ends it, and nothing is left."""
     fields = {"prompt": "horse", "max_tokens": 900}
-    with site.worker(kind=JSON, wait=False, lease_seconds=2) as worker:
+    with site.worker(kind=JSON, wait=False, lease_seconds=2, memory_budget="1GiB") as worker:
         job_id = site.submit(**fields)
         site.until_tokens([job_id], 100)
         worker.process.kill()
         worker.process.wait()
-        with site.worker(lease_seconds=2):
+        with site.worker(lease_seconds=2, memory_budget="1GiB"):
             assert site.text(job_id, 30) == site.text(site.submit(**fields))

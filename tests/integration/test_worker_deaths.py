@@ -143,13 +143,13 @@ def test_a_worker_that_comes_back_too_late_changes_nothing(site: Site, texts: li
     """Stopped until its lease lapsed and others finished its jobs, then continued: its late words are
     refused, readers hear nothing of them, there is one end; and it goes on to work.
     """
-    with site.broadcast() as heard, site.worker(**LEASE) as worker:
+    with site.broadcast() as heard, site.worker(**LEASE, memory_budget="1GiB") as worker:
         jobs = [site.submit(**fields) for fields in ASKED[:3]]
         half = site.submit("half", max_tokens=3900)
         site.until_tokens([*jobs, half], 20)
         os.kill(worker.process.pid, signal.SIGSTOP)
         try:
-            with site.worker(**LEASE) as other:
+            with site.worker(**LEASE, memory_budget="1GiB") as other:
                 assert [site.text(job_id, 60) for job_id in jobs] == texts[:3]
                 wait_until(lambda: site.get(half).meta.attempt == 2, "the last one taken over", 20)
                 os.kill(worker.process.pid, signal.SIGCONT)

@@ -13,13 +13,16 @@ import pytest
 
 from workers.gauge import (
     cgroup_limits,
+    cgroup_pools,
     cuda_limits,
+    cuda_pool,
     derive_budget,
     device_name,
     host_limits,
     metal_limits,
     one_at_a_time,
     read_limits,
+    read_pools,
     steady_budget,
 )
 
@@ -261,3 +264,53 @@ def test_evaluation_held_back_takes_what_it_must() -> None:
     with pytest.raises(ZeroDivisionError), one_at_a_time():
         raise ZeroDivisionError
     assert mx.set_memory_limit(limit) == limit
+
+
+def test_this_hosts_pools_make_its_steady_budget() -> None:
+    """A worker alone gets the same by either."""
+    pools = read_pools()
+    assert min(pools.values()) == steady_budget(read_limits(), None)[0]
+
+
+def test_a_macs_workers_share_its_ram_and_its_working_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free at the moment is no pool."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GIB, available=GIB))
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 50 * GIB})
+    assert read_pools() == {"host_total": 62 * GIB, "metal_working_set": 45 * GIB}
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ({"uuid": "GPU-1f2e", "pci_bus_id": "0000:1b:00.0"}, "GPU-1f2e"),
+        ({"pci_bus_id": "0000:1b:00.0"}, "0000:1b:00.0"),
+        ({}, "unknown"),
+    ],
+    ids=str,
+)
+def test_a_gpu_is_a_pool_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, device: dict[str, object], name: str
+) -> None:
+    """By its own name: neither RAM nor another GPU binds there."""
+    told = device | {"total_memory": 80 * GIB, "free_memory": 7 * GIB}
+    monkeypatch.setattr(mx.metal, "is_available", lambda: False)
+    monkeypatch.setattr("workers.gauge._cuda", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: told)
+    assert read_pools() == cuda_pool(told, cuda_limits(told)) == {f"cuda_total {name}": 72 * GIB}
+
+
+def test_limited_groups_are_pools_by_their_number(tmp_path: Path) -> None:
+    """Its own and those above it; the same group in another mount has the same number; one without a limit is none."""
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (tmp_path / "a" / "memory.max").write_text("9000\n")
+    (inner / "memory.max").write_text("max\n")
+    numbers = {folder: folder.stat().st_ino for folder in (tmp_path / "a", inner)}
+    assert cgroup_pools(tmp_path, "0::/a/b\n") == {f"cgroup_total {numbers[tmp_path / 'a']}": 9000}
+    (inner / "memory.max").write_text("500\n")
+    both = {f"cgroup_total {numbers[tmp_path / 'a']}": 9000, f"cgroup_total {numbers[inner]}": 500}
+    assert cgroup_pools(tmp_path, "0::/a/b\n") == both
+    assert cgroup_pools(tmp_path / "a", "0::/b\n") == both
+    assert cgroup_pools(inner, "0::/\n") == {f"cgroup_total {numbers[inner]}": 500}
+    assert cgroup_pools(tmp_path / "none", "") == {}

@@ -74,8 +74,10 @@ class House:
         publishing: Any = SimpleNamespace(learnt=self.learnt.append)
         supervisor: Any = self.supervisor
         desk: Any = self.desk
+        self.asked: list[dict[str, int]] = []
+        sharing: Any = SimpleNamespace(ask=self.asked.append)
         self.hearing = Hearing(
-            Settings(), supervisor, desk, self.residency, reporting, publishing, lambda: 0.0
+            Settings(), supervisor, desk, self.residency, reporting, publishing, lambda: 0.0, sharing
         )
 
     def dies(self, fault: Fault, *beside: str) -> bool:
@@ -116,6 +118,14 @@ def test_what_an_engine_learnt_is_counted_with_and_published() -> None:
     house.supervisor.says = [{"kind": "learnt", "card": PLAIN.to_json()}]
     house.hearing.hear(more=True)
     assert counted == house.learnt == [PLAIN]
+
+
+def test_an_engine_that_read_its_host_is_given_a_share() -> None:
+    """What it read is asked for; there is no account before the answer."""
+    house = House()
+    house.supervisor.says = [{"kind": "host", "pools": {"host_total": 9}}]
+    house.hearing.hear(more=True)
+    assert (house.asked, house.desk.ledger) == ([{"host_total": 9}], None)
 
 
 def test_an_engines_last_words_are_not_for_clients() -> None:

@@ -45,6 +45,22 @@ def limits() -> Iterator[None]:
     mx.set_cache_limit(cache)
 
 
+def test_an_engine_goes_by_its_share(tmp_path: Path) -> None:
+    """From the first reading on, also where it reads its host anew; a share told twice is taken once."""
+    shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 4, "cards_folder": str(tmp_path)}
+    said: list[Any] = []
+    engine = Engine(said.append)
+    engine.handle({"kind": "configure", "memory_budget": None, "cache_limit": None, **shape})
+    for share in (64 << 20, GIB):
+        engine.handle({"kind": "share", "share_bytes": share})
+    engine.handle({"kind": "measure"})
+    assert [each["kind"] for each in said] == ["host", "ready", "measured"]
+    for each in said[1:]:
+        assert (each["steady_bytes"], each["steady_source"]) == (64 << 20, "host_share")
+        assert each["budget_bytes"] == each["limits_bytes"]["host_share"] == 64 << 20
+    assert mx.set_memory_limit(GIB) == 64 << 20
+
+
 @pytest.mark.parametrize(
     ("budget", "cache_limit", "expected"),
     [
@@ -62,9 +78,10 @@ def test_mlx_is_given_the_limits_that_are_configured(
     monkeypatch.setattr("workers.gauge.derive_budget", lambda *_, **__: (budget, "setting"))
     shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 4, "cards_folder": str(tmp_path)}
     said: list[Any] = []
-    Engine(said.append).handle(
-        {"kind": "configure", "memory_budget": budget, "cache_limit": cache_limit, **shape}
-    )
-    assert said[0]["budget_bytes"] == budget
+    engine = Engine(said.append)
+    engine.handle({"kind": "configure", "memory_budget": budget, "cache_limit": cache_limit, **shape})
+    engine.handle({"kind": "share", "share_bytes": budget})
+    assert [each["kind"] for each in said] == ["host", "ready"]
+    assert said[1]["budget_bytes"] == budget
     assert mx.set_memory_limit(GIB) == budget
     assert mx.set_cache_limit(GIB) == expected
