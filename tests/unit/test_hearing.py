@@ -13,6 +13,7 @@ from scheduler.blame import Failure, Fault
 from scheduler.card import ModelCard
 from scheduler.settings import Settings
 from tests.cards import PLAIN
+from tests.plans import WORST_CASE
 from workers.hearing import Hearing
 from workers.residency import Residency
 from workers.supervisor import Death
@@ -75,7 +76,7 @@ class House:
         supervisor: Any = self.supervisor
         desk: Any = self.desk
         self.hearing = Hearing(
-            Settings(), supervisor, desk, self.residency, reporting, publishing, lambda: 0.0
+            Settings(), supervisor, desk, self.residency, reporting, publishing, WORST_CASE, lambda: 0.0
         )
 
     def dies(self, fault: Fault, *beside: str) -> bool:
