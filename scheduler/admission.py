@@ -154,7 +154,7 @@ def choose(
         rates: the engine's; None before anything was measured.
         promises: the worker's; one is made here.
     """
-    order = _in_order(classes, limits.max_passes)
+    order, kept = _in_order(classes, limits.max_passes)
     promises.keep({job.job_id for job in order})
     if (
         rates is not None
@@ -165,17 +165,19 @@ def choose(
     too_large: list[tuple[str, Row]] = []
     wait: _Wait | None = None
     full = len(ledger.holders) >= limits.max_batch
-    for candidate in order:
+    for at, candidate in enumerate(order):
         row = None
         if not full and not (ledger.holders and _larger(candidate, too_large)):
             row = claimable_row(candidate, ledger, now_seconds)
         if row is not None and (wait is None or wait.lets(candidate, row)):
-            behind = _heads_behind(classes, candidate, {*passed, candidate.job_id})
+            owed = at < kept  # who has its turn at last passes nobody
+            behind = [] if owed else _heads_behind(classes, candidate, {*passed, candidate.job_id}, ledger)
             return Look(Choice(candidate, row, (*passed, *behind)), wait.job if wait else None)
         if candidate.model in ledger.cards:
             if hopeless(ledger, candidate):
                 continue
-            too_large.append((candidate.model, candidate.planned))
+            if not candidate.alone:  # it may be small: company keeps it waiting
+                too_large.append((candidate.model, candidate.planned))
         if wait is None:
             wait = _Wait(candidate, ledger, now_seconds, limits, rates, promises)
         if full or candidate.passes >= limits.max_passes or wait.overdue:
@@ -227,14 +229,19 @@ class _Wait:
         )
 
 
-def _in_order(classes: Sequence[Sequence[Candidate]], max_passes: int) -> list[Candidate]:
-    """The order in which jobs are due: class by class, but first what stands in a class before one passed too often."""
+def _in_order(classes: Sequence[Sequence[Candidate]], max_passes: int) -> tuple[list[Candidate], int]:
+    """The order in which jobs are due: class by class, but first what stands in a class before one passed too often.
+
+    Returns:
+        The order, and how many come first for that.
+    """
     kept = [
         max((at + 1 for at, job in enumerate(jobs) if job.passes >= max_passes), default=0)
         for jobs in classes
     ]
     first = [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[:count]]
-    return first + [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[count:]]
+    rest = [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[count:]]
+    return first + rest, len(first)
 
 
 def _larger(candidate: Candidate, too_large: Sequence[tuple[str, Row]]) -> bool:
@@ -261,11 +268,15 @@ def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float) -> R
 
 
 def _heads_behind(
-    classes: Sequence[Sequence[Candidate]], chosen: Candidate, counted: Collection[str]
+    classes: Sequence[Sequence[Candidate]], chosen: Candidate, counted: Collection[str], ledger: Ledger
 ) -> list[str]:
     """The first jobs of less urgent classes that came before the one that is claimed: it passes them, too."""
+
+    def waits(job: Candidate) -> bool:
+        return job.job_id not in counted and not (job.model in ledger.cards and hopeless(ledger, job))
+
     at = next(n for n, jobs in enumerate(classes) if chosen in jobs)
-    heads = [next((job for job in jobs if job.job_id not in counted), None) for jobs in classes[at + 1 :]]
+    heads = [next((job for job in jobs if waits(job)), None) for jobs in classes[at + 1 :]]
     return [job.job_id for job in heads if job is not None and job.arrived_at < chosen.arrived_at]
 
 

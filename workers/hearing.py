@@ -114,31 +114,36 @@ class Hearing:
         self._desk.write(progress_of(self._desk, steps))
 
     def _on(self, message: Message) -> None:
-        kind = message["kind"]
-        if kind == "host":
-            self._sharing.ask(message["pools"])
-        elif kind == "ready":
-            self._on_ready(message)
-        elif kind == "loaded":
-            self._on_loaded(message)
-        elif kind == "load_failed":
-            self._on_load_failed(message)
-        elif kind == "measuring":
-            self._residency.measuring = self.news = True
-            self._reporting.changed()
-        elif kind == "measured":
-            self._reporting.ready(message)
-            if self._desk.ledger is not None:
-                self._desk.ledger.reading_bytes = message["budget_bytes"]
-        elif kind == "learnt" and self._desk.ledger is not None:
+        does = {
+            "host": lambda said: self._sharing.ask(said["pools"]),
+            "ready": self._on_ready,
+            "measuring": self._on_measuring,
+            "loaded": self._on_loaded,
+            "load_failed": self._on_load_failed,
+            "measured": self._on_measured,
+            "learnt": self._on_learnt,
+            "raised": self._on_raised,
+        }.get(message["kind"])
+        if does is not None:
+            does(message)
+        elif (held := self._desk.running.get(message.get("key", ""))) is not None:
+            self._on_job(held, message)
+
+    def _on_measuring(self, _: Message) -> None:
+        self._residency.measuring = self.news = True
+        self._reporting.changed()
+
+    def _on_measured(self, message: Message) -> None:
+        self._reporting.ready(message)
+        if self._desk.ledger is not None:
+            self._desk.ledger.reading_bytes = message["budget_bytes"]
+
+    def _on_learnt(self, message: Message) -> None:
+        if self._desk.ledger is not None:
             card = ModelCard.from_json(message["card"])
             self._desk.ledger.learn(card)
             self._publishing.learnt(card)
             self._reporting.changed()
-        elif kind == "raised":
-            self._on_raised(message)
-        elif (held := self._desk.running.get(message.get("key", ""))) is not None:
-            self._on_job(held, message)
 
     def _on_load_failed(self, message: Message) -> None:
         model, reason = message["model"], message["reason"]

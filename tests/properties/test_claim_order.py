@@ -8,7 +8,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.admission import Candidate, choose, hopeless
+from scheduler.admission import Candidate, Choice, Limits, choose, hopeless
+from scheduler.backfill import Promises
+from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
 from tests.cards import PLAIN
@@ -36,12 +38,14 @@ events = st.lists(
     ),
     max_size=40,
 )
+measured = st.sampled_from([None, Rates(step_seconds=0.05, prompt_token_seconds=0.001)])
 
 
 class Worker:
     """One worker and its three queues, without a store."""
 
-    def __init__(self) -> None:
+    def __init__(self, rates: Rates | None) -> None:
+        self.rates, self.promises = rates, Promises()
         self.ledger = Ledger(BUDGET, 64, 2)
         self.ledger.admit_model(PLAIN)
         self.queues: list[list[Candidate]] = [[], [], []]
@@ -51,7 +55,7 @@ class Worker:
 
     def arrive(self, which: int, candidate: Candidate) -> None:
         """A job comes to wait."""
-        made = replace(candidate, job_id=f"job_{len(self.jobs)}")
+        made = replace(candidate, job_id=f"job_{len(self.jobs)}", arrived_at=float(len(self.jobs)))
         self.jobs[made.job_id] = made
         self.queues[which].append(made)
 
@@ -66,15 +70,15 @@ class Worker:
         self.now += 1.0
         seen = [[replace(job, passes=self.passes[job.job_id]) for job in jobs] for jobs in self.queues]
         waiting = [job for jobs in seen for job in jobs]
-        choice = choose(seen, self.ledger, self.now, max_batch=8, max_passes=MAX_PASSES)
+        limits = Limits(8, MAX_PASSES)
+        choice = choose(seen, self.ledger, self.now, limits, self.rates, self.promises).choice
         strangers = [job for job in waiting if job.model not in self.ledger.cards]
         able = [job for job in waiting if job in strangers or not hopeless(self.ledger, job)]
         if choice is None:
             kept = any(job.passes >= MAX_PASSES for job in strangers)  # until its model is loaded
             assert self.ledger.holders or kept or able == strangers, "idle, and something could run"
             return False
-        ahead = waiting[: waiting.index(choice.candidate)]
-        assert list(choice.passed) == [job.job_id for job in ahead if job in able]
+        self.names_whom_it_passes(seen, choice, able)
         if choice.candidate.alone:
             assert not self.ledger.holders
         self.ledger.reserve(Holder(choice.candidate.job_id, 1), choice.candidate.model, choice.row)
@@ -84,12 +88,33 @@ class Worker:
         del self.passes[choice.candidate.job_id]
         return True
 
+    def names_whom_it_passes(
+        self, seen: list[list[Candidate]], choice: Choice, able: list[Candidate]
+    ) -> None:
+        """Those of its class that stand before it, the more urgent ones, and of each less urgent class the first
+        where that came earlier; who has its turn because it, or one behind it, was passed too often passes no class.
+        """
+        mine = next(n for n, jobs in enumerate(seen) if choice.candidate in jobs)
+        at = seen[mine].index(choice.candidate)
+        owed = any(job.passes >= MAX_PASSES for job in seen[mine][at:])
+        wanted = {job.job_id for job in seen[mine][:at] if job in able}
+        if not owed:
+            wanted |= {job.job_id for jobs in seen[:mine] for job in jobs if job in able}
+            heads = [next((job for job in jobs if job in able), None) for jobs in seen[mine + 1 :]]
+            came = choice.candidate.arrived_at
+            wanted |= {job.job_id for job in heads if job is not None and job.arrived_at < came}
+            assert set(choice.passed) == wanted
+        assert wanted <= set(choice.passed) <= {job.job_id for job in able}
+        assert len(set(choice.passed)) == len(choice.passed)
+
 
 @settings(max_examples=300, deadline=None)
-@given(events)
-def test_no_job_is_passed_more_often_than_the_bound(history: list[tuple[str, int, Candidate]]) -> None:
+@given(events, measured)
+def test_no_job_is_passed_more_often_than_the_bound(
+    history: list[tuple[str, int, Candidate]], rates: Rates | None
+) -> None:
     """After any history; whoever is claimed fits, and an idle worker always claims what could run."""
-    worker = Worker()
+    worker = Worker(rates)
     for what, which, candidate in history:
         if what == "arrive":
             worker.arrive(which, candidate)
@@ -103,10 +128,12 @@ def test_no_job_is_passed_more_often_than_the_bound(history: list[tuple[str, int
 
 
 @settings(max_examples=200, deadline=None)
-@given(events)
-def test_everything_that_can_run_runs_in_the_end(history: list[tuple[str, int, Candidate]]) -> None:
+@given(events, measured)
+def test_everything_that_can_run_runs_in_the_end(
+    history: list[tuple[str, int, Candidate]], rates: Rates | None
+) -> None:
     """When arrivals stop and jobs go on ending, only what could never run here is left."""
-    worker = Worker()
+    worker = Worker(rates)
     for what, which, candidate in history:
         if what == "arrive":
             worker.arrive(which, candidate)

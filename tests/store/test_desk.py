@@ -14,6 +14,7 @@ from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
+from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit
 from tests.store.looking import rq_view
@@ -27,7 +28,14 @@ RUBBISH = ["x", [], {}, None]
 def desk(lifecycle: Lifecycle, worker: PretendWorker) -> Desk:
     """A worker's desk, an hour ahead of its claims; nobody listens to what it tells the engine."""
     reporting = Reporting(lifecycle, worker.name, (), lambda: 0.0)
-    return Desk(lifecycle, worker.holding, reporting, lambda _: None, lambda: worker.holding._clock() + 3600)
+    return Desk(
+        lifecycle,
+        worker.holding,
+        reporting,
+        lambda _: None,
+        WORST_CASE,
+        lambda: worker.holding._clock() + 3600,
+    )
 
 
 def rewrite(connection: Redis, job_id: str, **fields: Any) -> None:

@@ -39,7 +39,7 @@ def test_jobs_for_a_larger_worker_do_not_hide_one_that_fits_here(
     large = [submit(max_tokens=LARGE) for _ in range(lifecycle.settings.claim_lookahead)]
     small = submit()
     claims, ledger = claiming(lifecycle, worker)
-    held = claims.claim(ledger)
+    held = claims.claim(ledger, None)
     assert held is not None
     assert held.rec.id == small.id
     assert {rec.state for rec in lifecycle.queue.fetch_many([rec.id for rec in large])} == {State.QUEUED}
@@ -85,11 +85,11 @@ def test_every_job_is_looked_at_in_turn(
     unserve(connection, *(submit() for _ in range(2 * BOUND)))
     far = submit()
     claims, ledger = claiming(lifecycle, worker)
-    assert claims.claim(ledger) is None
+    assert claims.claim(ledger, None) is None
     front = submit()
     connection.lrem("rq:queue:standard", 1, front.id)
     connection.lpush("rq:queue:standard", front.id)
-    assert [held.rec.id for _ in range(4) if (held := claims.claim(ledger))] == [front.id, far.id]
+    assert [held.rec.id for _ in range(4) if (held := claims.claim(ledger, None))] == [front.id, far.id]
 
 
 def test_a_look_that_goes_on_passes_over_nothing_that_is_wanted(
@@ -122,6 +122,6 @@ def test_a_look_at_what_waits_reads_each_request_once(
         assert claims.anything_waits(ledger)
         lifecycle.queue.heads(PRIORITIES, 16)
     assert sorted(read) == jobs
-    held = claims.claim(ledger)
+    held = claims.claim(ledger, None)
     assert held is not None
     assert (held.rec.id, held.rec.request.prompt) == (jobs[0], "hi")

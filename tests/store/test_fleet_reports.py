@@ -18,6 +18,7 @@ from scheduler.record import JobRecord
 from scheduler.request import read_request
 from scheduler.settings import Settings
 from tests.conftest import MODEL
+from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, GIB, PretendWorker
 from tests.store.conftest import Clock, Submit
 from tests.store.looking import nothing_waits
@@ -74,11 +75,11 @@ def test_a_model_that_those_who_listen_cannot_load_fails_its_jobs(
     listens(worker)
     clock.now += 1.0
     residency = Residency({MODEL: "/srv/secret/none"}, lambda _: None)
-    claims = Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency)
+    claims = Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency, WORST_CASE)
     ledger = Ledger(GIB, 512, 4)
     claims.load_wanted(ledger)
     claims.forget()
-    assert claims.claim(ledger) is None
+    assert claims.claim(ledger, None) is None
     ended = lifecycle.get(rec.id)
     assert ended.outcome is not None and ended.outcome.error is not None
     assert ended.outcome.error["code"] == "model_not_found"

@@ -21,6 +21,7 @@ from scheduler.request import read_request
 from scheduler.settings import load
 from scheduler.strays import mend
 from tests.conftest import MODEL
+from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Clock, Submit
 from tests.store.looking import kinds, rq_view, snapshot, told
@@ -111,7 +112,7 @@ def test_jobs_that_nobody_here_may_claim_do_not_block_the_queue(
         job.save()
     submit()
     claims, ledger = claiming(lifecycle, worker)
-    assert claims.claim(ledger) is not None
+    assert claims.claim(ledger, None) is not None
 
 
 def test_an_idle_model_does_not_keep_a_job_out(
@@ -124,9 +125,9 @@ def test_an_idle_model_does_not_keep_a_job_out(
     ledger.admit_model(other)
     ledger.admit_model(CARD)
     residency = Residency({MODEL: "nowhere", "other": "nowhere"}, lambda _: None)
-    claims = Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency)
+    claims = Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency, WORST_CASE)
     for _ in range(3):
-        if claims.claim(ledger) is not None:
+        if claims.claim(ledger, None) is not None:
             return
         claims.load_wanted(ledger)
     pytest.fail("idle, and the job waits")

@@ -25,6 +25,7 @@ from scheduler.record import Meta, read_record
 from scheduler.strays import mend
 from scheduler.waiting import WAITING_KEY, WAITING_TOKENS_KEY
 from tests.conftest import MODEL
+from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit
 from tests.store.looking import kinds, nothing_waits, rq_view, snapshot
@@ -58,7 +59,7 @@ def claiming(lifecycle: Lifecycle, worker: PretendWorker) -> tuple[Claiming, Led
     ledger = Ledger(1 << 30, 512, 4)
     ledger.admit_model(CARD)
     residency = Residency({MODEL: "nowhere"}, lambda _: None)
-    return Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency), ledger
+    return Claiming(lifecycle, worker.holding, PRIORITIES, lifecycle._clock, residency, WORST_CASE), ledger
 
 
 def plain_dequeue(connection: Redis) -> Job:
@@ -204,10 +205,10 @@ def test_a_job_of_another_version_is_left_to_others(
     job.save()
     before = connection.hgetall(Job.key_for(later.id))
     claims, ledger = claiming(lifecycle, worker)
-    held = claims.claim(ledger)
+    held = claims.claim(ledger, None)
     assert held is not None
     assert held.rec.id == ours.id
-    assert claims.claim(ledger) is None
+    assert claims.claim(ledger, None) is None
     assert connection.hgetall(Job.key_for(later.id)) == before
     assert rq_queue(connection).job_ids == [later.id]
 
@@ -302,7 +303,7 @@ def test_a_job_that_is_not_ours_is_left_in_its_queue(
     foreign = rq_queue(connection).enqueue("os.getcwd", job_id="someone-elses", ttl=60)
     rec = submit()
     claims, ledger = claiming(lifecycle, worker)
-    held = claims.claim(ledger)
+    held = claims.claim(ledger, None)
     assert held is not None
     assert held.rec.id == rec.id
     mend(lifecycle.queue)
@@ -319,7 +320,7 @@ def test_a_job_requeued_with_rqs_tools_does_not_run_twice(
     rq_view(connection, held.rec.id).requeue()
     assert heads(lifecycle.queue) == []
     claims, ledger = claiming(lifecycle, worker)
-    assert claims.claim(ledger) is None
+    assert claims.claim(ledger, None) is None
     assert lifecycle.get(held.rec.id).state is State.FAILED
     rq_view(connection, held.rec.id).delete()
     mend(lifecycle.queue)
@@ -344,7 +345,7 @@ def test_claimed_memory_is_held_by_its_attempt(
     """A worker's claim reserves under job and attempt, and says what it reserved."""
     rec = submit()
     claims, ledger = claiming(lifecycle, worker)
-    held = claims.claim(ledger)
+    held = claims.claim(ledger, None)
     assert held is not None
     assert list(ledger.holders) == [Holder(rec.id, 1)]
     assert lifecycle.get(rec.id).meta.reserved_bytes == ledger.reserved_bytes

@@ -12,6 +12,7 @@ from scheduler.admission import (
     Candidate,
     Choice,
     Decision,
+    Limits,
     WorkerView,
     choose,
     expected_wait,
@@ -19,6 +20,7 @@ from scheduler.admission import (
     judge,
     seconds_until_free,
 )
+from scheduler.backfill import Promises
 from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
@@ -52,7 +54,7 @@ def pick(
     ledger: Ledger, *classes: Sequence[Candidate], max_batch: int = 32, max_passes: int = 3
 ) -> Choice | None:
     """What is claimed next."""
-    return choose(classes, ledger, 0.0, max_batch=max_batch, max_passes=max_passes)
+    return choose(classes, ledger, 0.0, Limits(max_batch, max_passes), None, Promises()).choice
 
 
 def chosen(choice: Choice | None) -> tuple[str, tuple[str, ...]] | None:

@@ -13,6 +13,7 @@ from scheduler.blame import Failure, Fault
 from scheduler.card import ModelCard
 from scheduler.settings import Settings
 from tests.cards import PLAIN
+from tests.plans import WORST_CASE
 from workers.hearing import Hearing
 from workers.residency import Residency
 from workers.supervisor import Death
@@ -77,7 +78,15 @@ class House:
         self.asked: list[dict[str, int]] = []
         sharing: Any = SimpleNamespace(ask=self.asked.append)
         self.hearing = Hearing(
-            Settings(), supervisor, desk, self.residency, reporting, publishing, lambda: 0.0, sharing
+            Settings(),
+            supervisor,
+            desk,
+            self.residency,
+            reporting,
+            publishing,
+            WORST_CASE,
+            lambda: 0.0,
+            sharing,
         )
 
     def dies(self, fault: Fault, *beside: str) -> bool:
