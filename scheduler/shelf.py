@@ -18,7 +18,7 @@ from scheduler.errors import ClientError
 from scheduler.job import PRIORITIES, State
 from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
 from scheduler.rq_records import read_outcome
-from scheduler.waiting import overdue, passes, waiting
+from scheduler.waiting import overdue, passes, waiting, waiting_by_class
 
 _HEAD_PAGES: Final = 16
 """Pages that one look at a queue reads at most."""
@@ -152,6 +152,10 @@ class Shelf:
     def waiting(self) -> tuple[int, int]:
         """How many jobs wait, and their tokens of work."""
         return waiting(self.connection)
+
+    def waiting_by_class(self) -> dict[str, tuple[int, int]]:
+        """How many jobs of each class wait, and their tokens of work."""
+        return waiting_by_class(self.connection, {name: queue.key for name, queue in self._queues.items()})
 
     def position(self, rec: JobRecord) -> int | None:
         """A waiting job's place, from 1, behind every more urgent class; None where it does not wait."""

@@ -8,10 +8,12 @@ from typing import Any, Final
 from redis import Redis
 from rq.job import Job
 
+from scheduler.job import PRIORITIES
+
 LASTING: Final = re.compile(
     r"rq:queues|rq:queue:[^:]+|rq:workers(:[^:]+)?|rq:clean_registries:[^:]+"
     r"|rq:(wip|finished|failed|canceled|deferred|scheduled):[^:]+"
-    r"|rq:scheduler-lock:[^:]+|tidegate:(jobs|workers|waiting|waiting:tokens|passes|deadlines)"
+    r"|rq:scheduler-lock:[^:]+|tidegate:(jobs|workers|waiting|waiting:tokens(:[a-z]+)?|passes|deadlines)"
 )
 """Keys that are always there: there is one of each, or one for each queue."""
 
@@ -38,9 +40,12 @@ def leaks(connection: Redis) -> list[str]:
         for job in {*waiting, *passed}
         if connection.hget(Job.key_for(job.decode()), "status") != b"queued"
     ]
-    counted: Any = connection.get("tidegate:waiting:tokens")
-    if int(counted or 0) != sum(map(int, waiting.values())):
-        found.append(f"tidegate:waiting:tokens is {counted!r}")
+    slips = [slip.decode().split(" ") for slip in waiting.values()]
+    for name in ("", *PRIORITIES):
+        key = f"tidegate:waiting:tokens:{name}".rstrip(":")
+        counted: Any = connection.get(key)
+        if int(counted or 0) != sum(int(slip[0]) for slip in slips if name in {"", slip[1]}):
+            found.append(f"{key} is {counted!r}")
     return sorted(found)
 
 

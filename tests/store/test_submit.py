@@ -146,3 +146,15 @@ def test_the_place_counts_every_more_urgent_class(lifecycle: Lifecycle, submit: 
     names = ("batch", "standard", "interactive", "standard")
     jobs = [submit(priority=name) for name in names]
     assert [lifecycle.view(rec)["queue"]["position"] for rec in jobs] == [4, 2, 1, 3]
+
+
+def test_what_waits_is_counted_by_class(lifecycle: Lifecycle, submit: Submit, worker: PretendWorker) -> None:
+    """Jobs and tokens of work of each; a claim takes its own away, a job put back brings them again."""
+    for name, more in (("standard", 10), ("standard", 20), ("batch", 40)):
+        submit(priority=name, max_tokens=more)
+    counts = {"interactive": (0, 0), "standard": (2, 32), "batch": (1, 41)}
+    assert lifecycle.queue.waiting_by_class() == counts
+    held = worker.claim()
+    assert lifecycle.queue.waiting_by_class() == {**counts, "standard": (1, 21)}
+    worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    assert lifecycle.queue.waiting_by_class() == counts
