@@ -15,7 +15,6 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from rq.exceptions import DeserializationError
 from rq.job import Job, JobStatus
-from rq.utils import str_to_date
 
 from scheduler.errors import ClientError
 from scheduler.foresight import Row
@@ -277,9 +276,10 @@ def _kwargs(data: bytes) -> dict[str, Any]:
 
 
 def _seconds(text: bytes | None) -> float:
+    """Unix seconds of a time as RQ writes it; read by its own shape, which is much quicker than by a pattern."""
     if not text:
         return 0.0
-    moment: datetime = str_to_date(text)
+    moment = datetime.fromisoformat(text.decode())
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Final
 
 from redis import Redis
@@ -53,7 +52,7 @@ class Shelf:
             name: Queue(name, connection=connection, serializer=JSONSerializer) for name in PRIORITIES
         }
         self._starts: dict[str, int] = {}
-        self.runnable = lru_cache(_ENVELOPES_KNOWN)(self._runnable)
+        self._runs: dict[str, bool] = {}
 
     def fetch(self, job_id: str) -> JobRecord:
         """One job.
@@ -109,12 +108,25 @@ class Shelf:
         data: Any = self.connection.hget(Job.key_for(job_id), "data")
         return read_envelope(job_id, data)
 
-    def _runnable(self, job_id: str) -> bool:
-        """Whether a job's request is one that workers of this version run."""
-        try:
-            return is_ours(self.envelope(job_id))
-        except ClientError:
-            return False
+    def runnable(self, job_id: str) -> bool:
+        """Whether a job's request is one that workers of this version run; each is read once."""
+        if job_id not in self._runs:
+            self._read_requests([job_id])
+        return self._runs[job_id]
+
+    def _read_requests(self, job_ids: Iterable[str]) -> None:
+        """Find out of several jobs whether they can be run, in one round trip."""
+        new = [job_id for job_id in job_ids if job_id not in self._runs]
+        if len(self._runs) + len(new) > _ENVELOPES_KNOWN:
+            self._runs.clear()
+        pipeline = self.connection.pipeline(transaction=False)
+        for job_id in new:
+            pipeline.hget(Job.key_for(job_id), "data")
+        for job_id, data in zip(new, pipeline.execute() if new else (), strict=True):
+            try:
+                self._runs[job_id] = is_ours(read_envelope(job_id, data))
+            except ClientError:
+                self._runs[job_id] = False
 
     def heads(
         self, names: Iterable[str], count: int, wanted: Callable[[JobRecord], bool] = lambda _: True
@@ -187,6 +199,7 @@ class Shelf:
     def _wanted(self, job_ids: Sequence[str], wanted: Callable[[JobRecord], bool]) -> list[JobRecord]:
         headings = self.headings(job_ids)
         records = self.with_outcomes([rec for rec in headings if rec.state is State.QUEUED])
+        self._read_requests(rec.id for rec in records)
         return [rec for rec in records if wanted(rec) and self.runnable(rec.id)]
 
     def _sought(self, name: str, first: JobRecord, records: Sequence[JobRecord]) -> list[JobRecord]:

@@ -20,6 +20,9 @@ from workers.residency import Residency
 
 log = structlog.get_logger(__name__)
 
+_LOOKS = 4
+"""Looks at the queues whose jobs may all be lost to other workers before a claim gives up for now."""
+
 
 @dataclass(slots=True)
 class Claiming:
@@ -47,7 +50,7 @@ class Claiming:
 
     def claim(self, ledger: Ledger) -> Held | None:
         """Take the next job that fits, its memory reserved; None where none does."""
-        for _ in range(self.settings.claim_lookahead):
+        for _ in range(_LOOKS * self.settings.claim_lookahead):
             classes = self._candidates(ledger)
             choice = choose(
                 [[candidate for candidate, _ in jobs] for jobs in classes],
@@ -62,10 +65,9 @@ class Claiming:
                 return None
             rec = next(r for jobs in classes for c, r in jobs if c.job_id == choice.candidate.job_id)
             held = self._reserved(rec, choice.row, choice.passed, ledger)
+            self._drop(rec.id)  # where another was first, the next of the same look is tried
             if held is not None:
-                self._drop(rec.id)
                 return held
-            self.forget()
         return None
 
     def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger) -> bool:
