@@ -65,9 +65,10 @@ class Claiming:
                 return None
             rec = next(r for jobs in classes for c, r in jobs if c.job_id == choice.candidate.job_id)
             held = self._reserved(rec, choice.row, choice.passed, ledger)
-            self._drop(rec.id)  # where another was first, the next of the same look is tried
+            self._drop(rec.id)
             if held is not None:
                 return held
+            self._drop_claimed()
         return None
 
     def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger) -> bool:
@@ -132,6 +133,11 @@ class Claiming:
     def forget(self) -> None:
         """The queues changed: read them anew."""
         self._heads = []
+
+    def _drop_claimed(self) -> None:
+        """Another was first for a job, and perhaps for more of what was read: go on with what still waits."""
+        waiting = self.lifecycle.queue.still_waiting([rec.id for jobs in self._heads for rec, _ in jobs])
+        self._heads = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads]
 
     def _drop(self, job_id: str) -> None:
         self._heads = [[(rec, passes) for rec, passes in jobs if rec.id != job_id] for jobs in self._heads]

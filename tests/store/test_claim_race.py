@@ -31,7 +31,7 @@ def test_nothing_is_claimed_twice_or_lost_though_workers_are_killed(
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["claimed_twice"], found["lost"]) == (0, 0)
+    assert (found["claimed_twice"], found["lost"], found["left"]) == (0, 0, 0)
     assert found["killed"] >= 2
     assert found["recovered"] >= 1
     assert found["claims"] >= 120
