@@ -153,7 +153,7 @@ def look(connection: Redis, priority: str, count: int) -> Look:
     entries: Any = connection.zrange(owners_key(priority), 0, _OWNERS - 1, withscores=True)
     named = ((owner.decode(errors="replace"), float(seconds)) for owner, seconds in entries)
     since = {owner: seconds for owner, seconds in named if OWNER.fullmatch(owner)}
-    each = max(1, -(-2 * count // max(1, len(since)))) if len(since) > 1 else 0
+    each = max(1, -(-count // max(1, len(since)))) if len(since) > 1 else 0
     pipeline = connection.pipeline(transaction=False)
     pipeline.zmscore(served_key(priority), [_CLOCK, *since])
     for owner in since if each else ():
