@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
@@ -22,7 +22,7 @@ from scheduler.fleet import is_alive
 from scheduler.job import Lease, State
 from scheduler.ledger import Holder
 from scheduler.queue import JobQueue
-from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome, is_ours
+from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome, is_ours, read_envelope
 from scheduler.swap import Swap
 
 
@@ -125,11 +125,16 @@ class Holding:
         return held if won else None
 
     def _whole(self, rec: JobRecord) -> JobRecord | None:
-        """The job with its request; None where it is gone, or its request is not one to run."""
-        if rec.envelope:
-            return rec
+        """The job with its request; None where it waits no more, or its request is not one to run.
+
+        Where many workers want the same job, most of them learn here that they are late, in one round trip.
+        """
+        fields: Any = self._queue.connection.hmget(Job.key_for(rec.id), "status", "data")
+        status, data = fields
+        if status != JobStatus.QUEUED.value.encode():
+            return None
         try:
-            envelope = self._queue.envelope(rec.id)
+            envelope = rec.envelope or read_envelope(rec.id, data)
         except ClientError:
             return None
         return replace(rec, envelope=envelope) if is_ours(envelope) else None

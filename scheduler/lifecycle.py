@@ -18,12 +18,15 @@ from scheduler.events import Kind, LoggedEvent, last_number, publish_command
 from scheduler.foresight import Row
 from scheduler.histories import Histories
 from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
+from scheduler.lanes import tidy_swap
 from scheduler.positions import refuse_overlong
 from scheduler.queue import JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
 from scheduler.request import JobRequest
 from scheduler.settings import Settings
+from scheduler.slip import Slip
 from scheduler.tokenizers import PromptCounter, PromptTokens
+from scheduler.waiting import Bounds
 
 _FLEET_SECONDS = 0.5
 """How old the list of workers may be when a job is judged."""
@@ -62,8 +65,12 @@ class Lifecycle:
         self._clock = clock
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
 
-    def submit(self, request: JobRequest) -> JobRecord:
+    def submit(self, request: JobRequest, owner: str = "") -> JobRecord:
         """Accept a job into its queue.
+
+        Args:
+            request: the job.
+            owner: whose share it counts against, as :func:`scheduler.owner.owner_of` names it.
 
         Raises:
             ClientError: ``model_not_found``, ``invalid_request`` (more prompt than the model has positions),
@@ -85,13 +92,12 @@ class Lifecycle:
             raise ClientError("no_worker", reason, retry_after=30)
         if request.on_insufficient_memory == "fail":
             self._refuse_waiting(workers, request, verdict)
-        rec = self._new_record(request, prompt.likely, max_tokens, verdict, now)
-        if not self.queue.submit(rec, self.settings.max_queued_jobs, self.settings.max_queued_tokens):
-            jobs, tokens = self.queue.waiting()
+        rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now)
+        bounds = Bounds.of(self.settings)
+        if not self.queue.submit(rec, bounds):
             raise ClientError(
                 "queue_full",
-                f"{jobs:,} jobs with {tokens:,} tokens of work wait; "
-                f"at most {self.settings.max_queued_jobs:,} and {self.settings.max_queued_tokens:,} may",
+                bounds.why_full(Slip.of(rec), self.queue.waiting(), self.queue.owned(owner)),
                 retry_after=self.wait_seconds(request.model, 0, rec.meta.work_tokens, request.priority),
             )
         return rec
@@ -153,7 +159,7 @@ class Lifecycle:
         swap = self.queue.finish(rec, outcome, [event], self._clock())
         # Told in the same swap: a job that was claimed meanwhile must not be announced as ended.
         told = replace(swap, commands=(*swap.commands, publish_command([(rec.id, event)])))
-        return self.queue.swap(told) == [1]
+        return self.queue.swap(told, tidy_swap(Slip.of(rec)))[0] == 1
 
     def page(
         self,
@@ -243,11 +249,18 @@ class Lifecycle:
             )
 
     def _new_record(
-        self, request: JobRequest, prompt_tokens: int, max_tokens: int, verdict: Verdict, now: float
+        self,
+        request: JobRequest,
+        owner: str,
+        prompt_tokens: int,
+        max_tokens: int,
+        verdict: Verdict,
+        now: float,
     ) -> JobRecord:
         meta = Meta(
             model=request.model,
             priority=request.priority,
+            owner=owner,
             work_tokens=prompt_tokens + max_tokens,
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,

@@ -67,6 +67,13 @@ class Settings(BaseSettings):
     max_queued_tokens: Annotated[int, Field(ge=1)] = Field(
         20_000_000, description="How many tokens of work (prompt + max_tokens) may wait."
     )
+    max_queued_jobs_per_key: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="How many jobs of one API key may wait, those without a key together; unset: no bound of their own.",
+    )
+    max_queued_tokens_per_key: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="How many tokens of work of one API key may wait; unset: no bound of their own."
+    )
     queue_without_worker: bool = Field(
         True,
         description="Queue a job for a listed model though no live worker serves it; else 503 no_worker.",

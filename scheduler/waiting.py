@@ -1,9 +1,9 @@
 """What waits, beside RQ's lists: work in tokens, passes, deadlines. Indexes; the lists are the truth.
 
-Keys::
+Keys, beside those of :mod:`scheduler.slip` and :mod:`scheduler.lanes`::
 
-    tidegate:waiting        hash; waiting job -> tokens of work
-    tidegate:waiting:tokens string; their sum
+    tidegate:waiting:tokens string; the sum of all tokens
+    tidegate:waiting:tokens:{class} string; the sum of a class
     tidegate:passes         hash; waiting job -> how often smaller ones passed it
     tidegate:deadlines      sorted set; waiting job -> when it has waited too long
     tidegate:wake           channel; something may be claimable
@@ -11,37 +11,50 @@ Keys::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from redis import Redis
-from rq.job import Job, JobStatus
 
+from scheduler import lanes
 from scheduler.record import JobRecord
-from scheduler.swap import Guard, Swap, Swapper, Word
+from scheduler.settings import Settings
+from scheduler.slip import WAITING_KEY, Slip
+from scheduler.swap import Guard, Swap, Word
 
-WAITING_KEY: Final = "tidegate:waiting"
 WAITING_TOKENS_KEY: Final = "tidegate:waiting:tokens"
 PASSES_KEY: Final = "tidegate:passes"
 DEADLINES_KEY: Final = "tidegate:deadlines"
 WAKE_CHANNEL: Final = "tidegate:wake"
 
 
-def enter_commands(rec: JobRecord) -> Iterator[tuple[Word, ...]]:
-    """A job begins to wait; workers are told."""
-    yield ("HSET", WAITING_KEY, rec.id, rec.meta.work_tokens)
-    yield ("INCRBY", WAITING_TOKENS_KEY, rec.meta.work_tokens)
+def class_tokens_key(priority: str) -> str:
+    """Where a class's tokens of work are summed."""
+    return f"{WAITING_TOKENS_KEY}:{priority}"
+
+
+def enter_commands(rec: JobRecord, *, front: bool = False) -> Iterator[tuple[Word, ...]]:
+    """A job begins to wait, at its list's end or front; workers are told."""
+    slip = Slip.of(rec)
+    yield ("HSET", WAITING_KEY, rec.id, str(slip))
+    yield ("INCRBY", WAITING_TOKENS_KEY, slip.tokens)
+    yield ("INCRBY", class_tokens_key(slip.priority), slip.tokens)
+    yield from lanes.enter_commands(rec.id, slip, rec.enqueued_at, front=front)
     if rec.meta.queue_deadline is not None and not rec.meta.attempt:
         yield ("ZADD", DEADLINES_KEY, rec.meta.queue_deadline, rec.id)
     yield ("PUBLISH", WAKE_CHANNEL, rec.meta.priority)
 
 
-def leave_commands(rec: JobRecord) -> Iterator[tuple[Word, ...]]:
-    """A job waits no more."""
-    yield ("HDEL", WAITING_KEY, rec.id)
-    yield ("DECRBY", WAITING_TOKENS_KEY, rec.meta.work_tokens)
-    yield ("HDEL", PASSES_KEY, rec.id)
-    yield ("ZREM", DEADLINES_KEY, rec.id)
+def leave_commands(job_id: str, slip: Slip) -> Iterator[tuple[Word, ...]]:
+    """A job waits no more; :func:`scheduler.lanes.tidy_swap` follows."""
+    yield ("HDEL", WAITING_KEY, job_id)
+    yield ("DECRBY", WAITING_TOKENS_KEY, slip.tokens)
+    if slip.priority:
+        yield ("DECRBY", class_tokens_key(slip.priority), slip.tokens)
+    yield from lanes.leave_commands(job_id, slip)
+    yield ("HDEL", PASSES_KEY, job_id)
+    yield ("ZREM", DEADLINES_KEY, job_id)
 
 
 def pass_swap(job_id: str, *guards: Guard) -> Swap:
@@ -49,12 +62,54 @@ def pass_swap(job_id: str, *guards: Guard) -> Swap:
     return Swap((*guards, Guard(("HEXISTS", WAITING_KEY, job_id), 1)), (("HINCRBY", PASSES_KEY, job_id, 1),))
 
 
-def bound_guards(rec: JobRecord, max_jobs: int, max_tokens: int) -> tuple[Guard, ...]:
-    """That one more job stays within the queue's bounds."""
-    return (
-        Guard(("HLEN", WAITING_KEY), max_jobs - 1, "<="),
-        Guard(("GET", WAITING_TOKENS_KEY), max(0, max_tokens - rec.meta.work_tokens), "<="),
-    )
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait: jobs and tokens of work, of all owners and of each; None where each has no bound."""
+
+    jobs: int
+    tokens: int
+    owner_jobs: int | None = None
+    owner_tokens: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Bounds:
+        """Those that an operator set."""
+        return cls(
+            settings.max_queued_jobs,
+            settings.max_queued_tokens,
+            settings.max_queued_jobs_per_key,
+            settings.max_queued_tokens_per_key,
+        )
+
+    def guards(self, slip: Slip) -> tuple[Guard, ...]:
+        """That one more job stays within them: two of the whole queue, then the owner's."""
+        return (
+            Guard(("HLEN", WAITING_KEY), self.jobs - 1, "<="),
+            Guard(("GET", WAITING_TOKENS_KEY), max(0, self.tokens - slip.tokens), "<="),
+            *lanes.owner_guards(slip, self.owner_jobs, self.owner_tokens),
+        )
+
+    def why_full(self, slip: Slip, waiting: tuple[int, int], owned: tuple[int, int]) -> str:
+        """Which bound a job met, with the numbers: the whole queue's, else its owner's.
+
+        Args:
+            slip: the job's.
+            waiting: jobs and tokens that wait.
+            owned: of them, those of the job's owner.
+        """
+        jobs, tokens = waiting
+        own_jobs, own_tokens = owned
+        own = [
+            f"{most:,} {what}"
+            for most, what in ((self.owner_jobs, "jobs"), (self.owner_tokens, "tokens"))
+            if most is not None
+        ]
+        if own and jobs < self.jobs and tokens + slip.tokens <= self.tokens:
+            return (
+                f"{own_jobs:,} jobs with {own_tokens:,} tokens of work wait for this API key; "
+                f"at most {' and '.join(own)} of one key may"
+            )
+        return f"{jobs:,} jobs with {tokens:,} tokens of work wait; at most {self.jobs:,} and {self.tokens:,} may"
 
 
 def waiting(connection: Redis) -> tuple[int, int]:
@@ -64,6 +119,21 @@ def waiting(connection: Redis) -> tuple[int, int]:
     pipeline.get(WAITING_TOKENS_KEY)
     jobs, tokens = pipeline.execute()
     return int(jobs), max(0, int(tokens or 0))
+
+
+def waiting_by_class(connection: Redis, lists: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """How many jobs of each class wait, by its list, and their tokens of work; one round trip.
+
+    Args:
+        connection: a client that answers bytes.
+        lists: the key of each class's list.
+    """
+    pipeline = connection.pipeline(transaction=False)
+    for name, key in lists.items():
+        pipeline.llen(key)
+        pipeline.get(class_tokens_key(name))
+    replies = iter(pipeline.execute())
+    return {name: (int(next(replies)), max(0, int(next(replies) or 0))) for name in lists}
 
 
 def passes(connection: Redis, job_ids: Sequence[str]) -> dict[str, int]:
@@ -76,34 +146,3 @@ def overdue(connection: Redis, now_seconds: float) -> list[str]:
     """Waiting jobs whose deadline has passed."""
     late: Any = connection.zrangebyscore(DEADLINES_KEY, "-inf", f"({now_seconds!r}")
     return [job_id.decode() for job_id in late]
-
-
-def reconcile(connection: Redis, swap: Swapper) -> None:
-    """Drop the entries of jobs that do not wait any more or are gone, as after ``rq empty``."""
-    entries: Any = connection.hgetall(WAITING_KEY)
-    pipeline = connection.pipeline(transaction=False)
-    for job_id in entries:
-        pipeline.hget(Job.key_for(job_id.decode()), "status")
-    statuses = pipeline.execute() if entries else []
-    for (job_id, tokens), status in zip(entries.items(), statuses, strict=True):
-        if status != JobStatus.QUEUED.value.encode():
-            leave = (
-                ("DECRBY", WAITING_TOKENS_KEY, int(tokens)),
-                ("HDEL", PASSES_KEY, job_id),
-                ("ZREM", DEADLINES_KEY, job_id),
-            )
-            as_read = Guard(("HGET", Job.key_for(job_id.decode()), "status"), status or "")
-            swap(Swap((as_read, Guard(("HDEL", WAITING_KEY, job_id), 1)), leave))
-    _count_again(connection, swap)
-
-
-def _count_again(connection: Redis, swap: Swapper) -> None:
-    """Mend the sum of tokens: a job that RQ itself put back left without having entered."""
-    moment = connection.pipeline(transaction=True)
-    moment.hvals(WAITING_KEY)
-    moment.get(WAITING_TOKENS_KEY)
-    work, counted = moment.execute()
-    amiss = int(counted or 0) - sum(map(int, work))
-    if amiss:
-        as_read = Guard(("GET", WAITING_TOKENS_KEY), counted or "")
-        swap(Swap((as_read,), (("DECRBY", WAITING_TOKENS_KEY, amiss),)))

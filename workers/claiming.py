@@ -25,6 +25,9 @@ from workers.residency import Residency
 
 log = structlog.get_logger(__name__)
 
+_LOOKS = 4
+"""Looks at the queues whose jobs may all be lost to other workers before a claim gives up for now."""
+
 
 @dataclass(slots=True)
 class Claiming:
@@ -67,7 +70,7 @@ class Claiming:
             ledger: the worker's account.
             rates: its engine's; None before anything was measured.
         """
-        for _ in range(self.settings.claim_lookahead):
+        for _ in range(_LOOKS * self.settings.claim_lookahead):
             classes = self._candidates(ledger)
             heads = [[candidate for candidate, _ in jobs] for jobs in classes]
             look = choose(heads, ledger, self.clock(), self.limits, rates, self.promises)
@@ -79,10 +82,10 @@ class Claiming:
             chosen = look.choice.candidate
             rec = next(rec for jobs in classes for each, rec in jobs if each.job_id == chosen.job_id)
             held = self._reserved(rec, chosen, look.choice.row, look.choice.passed, ledger)
+            self._drop(rec.id)
             if held is not None:
-                self._drop(rec.id)
                 return held
-            self.forget()
+            self._drop_claimed()
         return None
 
     def victims(self, ledger: Ledger, rates: Rates | None, running: Sequence[Running]) -> tuple[Holder, ...]:
@@ -167,6 +170,11 @@ class Claiming:
     def forget(self) -> None:
         """The queues changed: read them anew."""
         self._heads = []
+
+    def _drop_claimed(self) -> None:
+        """Another was first for a job, and perhaps for more of what was read: go on with what still waits."""
+        waiting = self.lifecycle.queue.still_waiting([rec.id for jobs in self._heads for rec, _ in jobs])
+        self._heads = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads]
 
     def _drop(self, job_id: str) -> None:
         self._heads = [[(rec, passes) for rec, passes in jobs if rec.id != job_id] for jobs in self._heads]

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from redis import Redis
 from rq.executions import Execution
 from rq.job import JobStatus
@@ -19,6 +20,7 @@ from scheduler.waiting import PASSES_KEY
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
 from tests.store.looking import kinds, nothing_waits, rq_view, snapshot
+from tests.store.test_other_hands import claiming
 
 THREADS = 8
 
@@ -151,3 +153,26 @@ def test_a_lost_race_passes_nobody(
     other.claim(small.id)
     assert worker.holding.claim(rec, rec.meta, (large.id,)) is None
     assert connection.hgetall(PASSES_KEY) == {}
+
+
+def test_a_worker_that_was_late_goes_on_with_what_still_waits(
+    lifecycle: Lifecycle,
+    submit: Submit,
+    worker: PretendWorker,
+    other: PretendWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others claimed three of those that it read: it takes the next, and neither looks anew nor tries each."""
+    jobs = [submit().id for _ in range(6)]
+    claims, ledger = claiming(lifecycle, worker)
+    assert [held.rec.id for _ in range(1) if (held := claims.claim(ledger, None))] == jobs[:1]
+    for job in jobs[1:4]:
+        other.claim(job)
+    tried: list[str] = []
+    claim, looks = worker.holding.claim, list[object]()
+    heads = lifecycle.queue.heads
+    monkeypatch.setattr(lifecycle.queue, "heads", lambda *words: looks.append(words) or heads(*words))
+    monkeypatch.setattr(worker.holding, "claim", lambda rec, *more: tried.append(rec.id) or claim(rec, *more))
+    held = claims.claim(ledger, None)
+    assert held is not None
+    assert (held.rec.id, tried, looks) == (jobs[4], [jobs[1], jobs[4]], [])

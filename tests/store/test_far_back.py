@@ -7,6 +7,7 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from scheduler import shelf
 from scheduler.job import PRIORITIES, State
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
@@ -115,8 +116,8 @@ def test_a_look_at_what_waits_reads_each_request_once(
     """They may be megabytes, and workers look every second; the claim reads its own."""
     jobs = [submit().id for _ in range(3)]
     read: list[str] = []
-    envelope = JobQueue.envelope
-    monkeypatch.setattr(JobQueue, "envelope", lambda queue, job: read.append(job) or envelope(queue, job))
+    reads = shelf.read_envelope
+    monkeypatch.setattr(shelf, "read_envelope", lambda job, data: read.append(job) or reads(job, data))
     claims, ledger = claiming(lifecycle, worker)
     for _ in range(5):
         assert claims.anything_waits(ledger)

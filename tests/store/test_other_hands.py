@@ -22,8 +22,9 @@ from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
 from scheduler.record import Meta, read_record
+from scheduler.slip import WAITING_KEY, Slip
 from scheduler.strays import mend
-from scheduler.waiting import WAITING_KEY, WAITING_TOKENS_KEY
+from scheduler.waiting import WAITING_TOKENS_KEY, class_tokens_key
 from tests.conftest import MODEL
 from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, PretendWorker
@@ -128,12 +129,14 @@ def test_a_job_that_moved_while_indexes_were_mended_keeps_its_entry(
 
 @pytest.mark.parametrize("amiss", [-50, 1, 10**9])
 def test_a_miscounted_sum_is_mended(connection: Redis, queue: JobQueue, submit: Submit, amiss: int) -> None:
-    """Nothing latches: whatever the sum says, the jobs that wait are the truth."""
+    """Nothing latches: whatever the sums say, the jobs that wait are the truth."""
     rec = submit()
-    connection.incrby(WAITING_TOKENS_KEY, amiss)
+    for key in (WAITING_TOKENS_KEY, *map(class_tokens_key, PRIORITIES)):
+        connection.incrby(key, amiss)
     mend(queue)
     assert queue.waiting() == (1, rec.meta.work_tokens)
-    assert connection.hgetall(WAITING_KEY) == {rec.id.encode(): str(rec.meta.work_tokens).encode()}
+    assert queue.waiting_by_class() == {"interactive": (0, 0), "standard": queue.waiting(), "batch": (0, 0)}
+    assert connection.hgetall(WAITING_KEY) == {rec.id.encode(): str(Slip.of(rec)).encode()}
 
 
 def test_a_plain_workers_job_is_given_back_and_claimed(
