@@ -76,8 +76,24 @@ class JobQueue(Shelf):
         """RQ's job for a record, to write with; it reads nothing."""
         return rq_job(self.connection, rec, self._ttl)
 
-    def submit(self, rec: JobRecord, max_jobs: int, max_tokens: int) -> bool:
-        """Put a new job at its queue's end; False where either bound is reached."""
+    def submit(
+        self,
+        rec: JobRecord,
+        max_jobs: int,
+        max_tokens: int,
+        *,
+        guards: Sequence[Guard] = (),
+        commands: Sequence[tuple[Word, ...]] = (),
+    ) -> bool:
+        """Put a new job at its queue's end; False where either bound is reached, or a guard does not hold.
+
+        Args:
+            rec: the job.
+            max_jobs: how many may wait, this one counted.
+            max_tokens: how much work may, this one's counted.
+            guards: what must be true besides.
+            commands: what is done besides.
+        """
         job = Job.create(
             JOB_FUNCTION,
             kwargs=rec.envelope,
@@ -95,8 +111,9 @@ class JobQueue(Shelf):
         queue = self._queues[rec.meta.priority]
         first = LoggedEvent(1, Kind.QUEUED)
         swap = Swap(
-            guards=bound_guards(rec, max_jobs, max_tokens),
+            guards=(*guards, *bound_guards(rec, max_jobs, max_tokens)),
             commands=(
+                *commands,
                 *record(self.connection, lambda pipe: queue.enqueue_job(job, pipeline=pipe)),
                 ("ZADD", JOBS_KEY, 0, rec.id),
                 *enter_commands(rec),

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     max_queued_tokens: Annotated[int, Field(ge=1)] = Field(
         20_000_000, description="How many tokens of work (prompt + max_tokens) may wait."
     )
+    target_wait: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
+        600.0,
+        description="A job that would start later than so many seconds from now is refused with `queue_full`"
+        " (class `batch` is not): OpenAI's client gives up after as many.",
+    )
     queue_without_worker: bool = Field(
         True,
         description="Queue a job for a listed model though no live worker serves it; else 503 no_worker.",

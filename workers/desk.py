@@ -10,12 +10,13 @@ from typing import Any, Final
 import structlog
 
 from scheduler.blame import Failure, judge_failure
+from scheduler.door import wanted
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
-from scheduler.record import Meta, Outcome
+from scheduler.record import JobRecord, Meta, Outcome
 from scheduler.slots import Extent, Written
 from scheduler.swap import STORE_ERRORS
 from workers.reporting import STORE_RETRY_SECONDS, Reporting
@@ -72,14 +73,21 @@ class Desk:
         self.granted.add(key_of(held))
         self._tell({"kind": "grant", "key": key_of(held)})
 
-    def note_progress(self, step: Message) -> None:
-        """Take how far the engine is with prompts, by key, and how its caches are, by model."""
+    def note_progress(self, step: Message) -> int:
+        """Take how far the engine is with prompts, by key, and how its caches are, by model.
+
+        Returns:
+            Prompt tokens that it computed since.
+        """
+        computed = 0
         for key, tokens in step.get("computed", {}).items():
             if key in self.running:
+                computed += max(0, tokens - self.running[key].cached_tokens)
                 self.running[key].cached_tokens = tokens
         for model, (prompts, decoding) in step.get("extents", {}).items():
             if self.ledger is not None:
                 self.ledger.reach(model, (_extent(prompts), _extent(decoding)))
+        return computed
 
     def footprint_ratio(self, held: Held, peak_bytes: int | None) -> float | None:
         """A job's reservation at its largest over what it took."""
@@ -145,7 +153,7 @@ class Desk:
             meta = held.rec.meta
             wish = held.rec.envelope["request"].get("max_attempts")
             most = wish if isinstance(wish, int) else self._lifecycle.settings.max_attempts
-            wait = self._wait_seconds(meta)
+            wait = self.wait_seconds(held.rec)
             verdict = judge_failure(meta, failure, most, wait)
             if isinstance(verdict, ClientError):
                 self.fail(held, verdict)
@@ -172,10 +180,10 @@ class Desk:
         """So that each, put at its queue's front, stands behind those that came before it."""
         return sorted(jobs, key=lambda held: held.rec.id, reverse=True)
 
-    def _wait_seconds(self, meta: Meta) -> float:
+    def wait_seconds(self, rec: JobRecord) -> float:
         """What to tell a client who should come back; the store need not answer for it."""
         try:
-            return self._lifecycle.wait_seconds(meta.model, meta.estimated_bytes or 0, 0)
+            return self._lifecycle.retry_seconds(wanted(rec))
         except STORE_ERRORS:
             return _WAIT_UNKNOWN_SECONDS
 

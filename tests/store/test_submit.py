@@ -11,6 +11,7 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
+from scheduler.bookings import BOOKINGS_KEY
 from scheduler.errors import ClientError
 from scheduler.job import PRIORITIES, State
 from scheduler.lifecycle import Lifecycle
@@ -42,11 +43,14 @@ def ask(lifecycle: Lifecycle, **fields: Any) -> str:
 
 
 def refused(lifecycle: Lifecycle, **fields: Any) -> ClientError:
-    """Submit a job that is refused; nothing in the store changes."""
+    """Submit a job that is refused; nothing in the store changes, but that a place is held for it."""
     before = snapshot(lifecycle.connection)
     with pytest.raises(ClientError) as caught:
         ask(lifecycle, **fields)
-    assert snapshot(lifecycle.connection) == before
+    after = snapshot(lifecycle.connection)
+    held = BOOKINGS_KEY.encode()
+    assert (held in after) == (held in before or caught.value.code == "queue_full")
+    assert after | {held: None} == before | {held: None}
     return caught.value
 
 
@@ -85,11 +89,12 @@ def test_the_queue_is_bounded_in_jobs(bounded: Bounded) -> None:
     assert error.retry_after
 
 
-def test_the_queue_is_bounded_in_tokens(bounded: Bounded) -> None:
+def test_the_queue_is_bounded_in_tokens(bounded: Bounded, clock: Clock) -> None:
     """To the token: eleven and eleven fit into twenty-two, and nothing more does."""
     lifecycle = bounded(max_queued_tokens=22)
     ask(lifecycle)
     assert refused(lifecycle, max_tokens=11).code == "queue_full"
+    clock.now += 300  # the place that is held for it lapses
     ask(lifecycle)
     assert lifecycle.queue.waiting() == (2, 22)
     assert refused(lifecycle, max_tokens=1).code == "queue_full"

@@ -1,0 +1,190 @@
+"""Who comes into the queue: at once where there is room, else with a promise of when there will be.
+
+Where nobody was refused and there is room, that is one swap. Else the queue and the places held are read, the
+rule (:mod:`scheduler.room`) decides, and a swap does what it decided, unless the queue changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from scheduler.bookings import Booked, digest_of, new_serial, nobody_booked, read_bookings, still_booked
+from scheduler.clock import total
+from scheduler.errors import ClientError
+from scheduler.outlook import Outlook, Wanted
+from scheduler.promise import AHEAD_MOST_SECONDS, BOOKINGS_MOST, Booking, promise, whose
+from scheduler.queue import JobQueue
+from scheduler.record import JobRecord
+from scheduler.room import PATIENT, Board, Bounds, Full, Limits, ask, ask_due
+from scheduler.settings import Settings
+from scheduler.swap import Swap
+
+_TRIES: Final = 8
+"""Times that a decision is made anew because the queue changed under it."""
+
+_HELD_TRIES: Final = 8
+_HELD_SECONDS: Final = 0.25
+"""Two seconds in all: who comes when it was told to and finds its room not there yet is let in a moment late
+rather than sent away again."""
+
+_JITTER: Final = 1.05
+"""On what a client is told: those who are refused together do not come back in one instant, nor early."""
+
+
+class Door:
+    """Lets jobs in.
+
+    Args:
+        queue: the store.
+        settings: the bounds.
+        outlook: what is known now, what waits read anew.
+        clock: Unix seconds.
+        pause: waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        settings: Settings,
+        outlook: Callable[[], Outlook],
+        clock: Callable[[], float],
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._queue, self._settings, self._outlook = queue, settings, outlook
+        self._clock, self._pause = clock, pause
+        self._bounds = Bounds(settings.max_queued_jobs, settings.max_queued_tokens, settings.target_wait)
+        self._turn = threading.Lock()  # one process's clients do not undo each other's decisions
+
+    def let_in(self, rec: JobRecord, fleet_rate: float | None, owner: str = "", *, again: bool) -> None:
+        """Put a new job into its queue.
+
+        Args:
+            rec: the job.
+            fleet_rate: tokens of work a second of the workers that take it; None where none was measured.
+            owner: whose it is.
+            again: whether its client says that it was refused before.
+
+        Raises:
+            ClientError: ``queue_full``, with the time to come back, and a place held for then.
+        """
+        if self._straight_in(rec, fleet_rate):
+            return
+        digest = digest_of(owner, rec.envelope["request"])
+        for left in reversed(range(_HELD_TRIES + 1)):
+            with self._turn:
+                answer = self._decide(rec, digest, again=again, patient=left > 0)
+            if answer is None:
+                return
+            if isinstance(answer, ClientError):
+                raise answer
+            self._pause(_HELD_SECONDS)
+
+    def _straight_in(self, rec: JobRecord, fleet_rate: float | None) -> bool:
+        """Where nobody was refused, there is room, and all that waits is soon done: one swap."""
+        tokens = self._bounds.tokens
+        if fleet_rate is not None and rec.meta.priority != PATIENT:
+            soon = int(fleet_rate * self._bounds.target_wait_seconds)
+            tokens = min(tokens, soon + rec.meta.work_tokens)
+        return self._queue.submit(rec, self._bounds.jobs, tokens, guards=(nobody_booked(),))
+
+    def _decide(
+        self, rec: JobRecord, digest: str, *, again: bool, patient: bool
+    ) -> ClientError | _Soon | None:
+        """Let a job in, refuse it, or have it wait a moment; the places held follow."""
+        for left in reversed(range(_TRIES)):
+            now = self._clock()
+            booked = read_bookings(self._queue.connection, now)
+            mine = whose(booked.bookings, digest, now, again=again)
+            outlook = self._outlook()
+            verdict = self._ask(rec, outlook, booked, mine, now)
+            if isinstance(verdict, Limits):
+                if self._enter(rec, verdict, booked, mine, now):
+                    return None
+                continue
+            if mine is not None and mine.due <= now and patient:
+                self._book(booked, replace(mine, come_at=now), now)
+                return _Soon()
+            told, booking = _promised(rec, digest, mine, verdict, now)
+            room = mine is not None or len(booked.bookings) < BOOKINGS_MOST
+            if booking.due - now > AHEAD_MOST_SECONDS or not room:
+                return self._error(rec, outlook, verdict, told)
+            if self._book(booked, booking, now, anyhow=not left):
+                return self._error(rec, outlook, verdict, told)
+        return ClientError("queue_full", "too many come at once", retry_after=1)
+
+    def _ask(
+        self, rec: JobRecord, outlook: Outlook, booked: Booked, mine: Booking | None, now: float
+    ) -> Limits | Full:
+        tokens, priority = rec.meta.work_tokens, rec.meta.priority
+        others = [each for each in booked.bookings if each is not mine and each.keeps_off(now)]
+        due = mine is not None and mine.due <= now
+        board = Board(
+            now,
+            outlook.waiting,
+            outlook.of_all(tokens),
+            outlook.of_job(wanted(rec)),
+            self._bounds,
+            [each for each in others if mine is None or not due or each.due < mine.due],
+        )
+        return ask_due(board, tokens) if due else ask(board, tokens, priority)
+
+    def _enter(
+        self, rec: JobRecord, limits: Limits, booked: Booked, mine: Booking | None, now: float
+    ) -> bool:
+        due = mine is not None and mine.due <= now
+        guards = (still_booked(mine),) if mine is not None and due else (booked.unchanged(),)
+        return self._queue.submit(
+            rec,
+            limits.jobs + 1,
+            limits.tokens + rec.meta.work_tokens,
+            guards=guards,
+            commands=booked.drop_commands(*([mine] if mine is not None else ())),
+        )
+
+    def _book(self, booked: Booked, booking: Booking, now: float, *, anyhow: bool = False) -> bool:
+        """Hold a place; False where another was held meanwhile."""
+        guards = () if anyhow else (booked.unchanged(),)
+        return self._queue.swap(Swap(guards, booked.keep_commands(booking, now))) == [1]
+
+    def _error(self, rec: JobRecord, outlook: Outlook, full: Full, retry_after: int) -> ClientError:
+        jobs, tokens = total(outlook.waiting.values())
+        bounds = f"at most {self._bounds.jobs:,} and {self._bounds.tokens:,} may"
+        if rec.meta.priority != PATIENT:
+            bounds += f", and none should for more than {self._bounds.target_wait_seconds:g} s"
+        return ClientError(
+            "queue_full",
+            f"{jobs:,} jobs with {tokens:,} tokens of work wait; {bounds}: this one would start in about "
+            f"{full.expected_start_seconds:.0f} s",
+            retry_after=retry_after,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Soon:
+    """A place is due, and its room will be there in a moment."""
+
+
+def wanted(rec: JobRecord) -> Wanted:
+    """What a job asks of the workers."""
+    meta = rec.meta
+    return Wanted(meta.model, meta.priority, meta.work_tokens, meta.estimated_bytes or 0)
+
+
+def _promised(
+    rec: JobRecord, digest: str, mine: Booking | None, full: Full, now: float
+) -> tuple[int, Booking]:
+    """What a client is told, and the place that is held for it from now on."""
+    if mine is not None and mine.due > now:  # too early: the place stays as it is
+        rest = promise(now, mine.due - now)
+        return rest.retry_after, replace(mine, come_at=max(mine.come_at, rest.come_at))
+    jitter = random.uniform(1.0, _JITTER)  # noqa: S311 - not for secrets
+    made = promise(now, full.seconds * jitter)
+    serial = mine.serial if mine is not None else new_serial()
+    meta = rec.meta
+    booking = Booking(digest, serial, made.due, made.come_at, meta.work_tokens, meta.priority)
+    return made.retry_after, booking
