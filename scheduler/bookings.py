@@ -47,7 +47,7 @@ class Booked:
     """What was read: the places held, the fields that hold none any more, and how many there were in all."""
 
     bookings: tuple[Booking, ...]
-    gone: tuple[str, ...]
+    gone: tuple[bytes, ...]
     count: int
 
     def unchanged(self) -> Guard:
@@ -56,7 +56,7 @@ class Booked:
 
     def drop_commands(self, *bookings: Booking) -> tuple[tuple[Word, ...], ...]:
         """Give up these places, and whatever holds none any more."""
-        fields = (*self.gone, *(_field(each) for each in bookings))
+        fields: list[Word] = [*self.gone, *(_field(each) for each in bookings)]
         return (("HDEL", BOOKINGS_KEY, *fields),) if fields else ()
 
     def keep_commands(self, booking: Booking, now: float) -> tuple[tuple[Word, ...], ...]:
@@ -89,12 +89,11 @@ def read_bookings(connection: Redis, now: float) -> Booked:
     """
     fields: Any = connection.hgetall(BOOKINGS_KEY)
     held: list[Booking] = []
-    gone: list[str] = []
+    gone: list[bytes] = []
     for field, value in fields.items():
-        name = field.decode("latin-1")
-        booking = _parse(name, value.decode("latin-1"), now)
+        booking = _parse(field.decode("latin-1"), value.decode("latin-1"), now)
         if booking is None:
-            gone.append(name)
+            gone.append(field)
         else:
             held.append(booking)
     return Booked(tuple(held), tuple(gone), len(fields))

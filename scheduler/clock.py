@@ -163,6 +163,20 @@ def seconds_until_free(
     return None
 
 
+def soon_tokens(workers: Iterable[WorkerView], within_seconds: float) -> float:
+    """Tokens that may wait before a job that starts in time even so; no bound where no speed was measured.
+
+    A bound that is quickly had: a job starts at the latest when the workers, all busy, have done what runs and
+    what waits before it.
+    """
+    tokens, measured = 0.0, False
+    for worker in workers:
+        seconds = [left for left, _ in worker.seconds_to_free]
+        measured = measured or rate_of(worker) > 0
+        tokens += rate_of(worker) * max(0.0, within_seconds - sum(seconds) / max(1, len(seconds)))
+    return tokens if measured else math.inf
+
+
 def _seconds_until_free(worker: WorkerView, need_bytes: int) -> float:
     """When a worker has so much memory free; where it never will, when it has all that it has."""
     found = seconds_until_free(worker.seconds_to_free, worker.headroom_bytes, need_bytes)
@@ -208,6 +222,7 @@ def _typical_bytes(worker: WorkerView) -> int:
 
 
 def _spans(worker: WorkerView, need_bytes: int) -> int:
-    """How many places of the usual size a job needs."""
+    """How many places of the usual size must come free for a job, beside what is free already."""
     typical = _typical_bytes(worker)
-    return max(1, round(need_bytes / typical)) if typical else 1
+    lacks = need_bytes - max(0, worker.headroom_bytes)
+    return max(1, round(lacks / typical)) if typical > 0 else 1

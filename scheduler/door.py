@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from scheduler.admission import WorkerView
 from scheduler.bookings import Booked, digest_of, new_serial, nobody_booked, read_bookings, still_booked
-from scheduler.clock import total
+from scheduler.clock import soon_tokens, total
 from scheduler.errors import ClientError
 from scheduler.outlook import Outlook, Wanted
 from scheduler.promise import AHEAD_MOST_SECONDS, BOOKINGS_MOST, Booking, promise, whose
@@ -60,19 +61,21 @@ class Door:
         self._bounds = Bounds(settings.max_queued_jobs, settings.max_queued_tokens, settings.target_wait)
         self._turn = threading.Lock()  # one process's clients do not undo each other's decisions
 
-    def let_in(self, rec: JobRecord, fleet_rate: float | None, owner: str = "", *, again: bool) -> None:
+    def let_in(
+        self, rec: JobRecord, takers: Sequence[WorkerView], owner: str = "", *, again: bool = False
+    ) -> None:
         """Put a new job into its queue.
 
         Args:
             rec: the job.
-            fleet_rate: tokens of work a second of the workers that take it; None where none was measured.
+            takers: the workers that take it.
             owner: whose it is.
             again: whether its client says that it was refused before.
 
         Raises:
             ClientError: ``queue_full``, with the time to come back, and a place held for then.
         """
-        if self._straight_in(rec, fleet_rate):
+        if self._straight_in(rec, takers):
             return
         digest = digest_of(owner, rec.envelope["request"])
         for left in reversed(range(_HELD_TRIES + 1)):
@@ -84,12 +87,12 @@ class Door:
                 raise answer
             self._pause(_HELD_SECONDS)
 
-    def _straight_in(self, rec: JobRecord, fleet_rate: float | None) -> bool:
+    def _straight_in(self, rec: JobRecord, takers: Sequence[WorkerView]) -> bool:
         """Where nobody was refused, there is room, and all that waits is soon done: one swap."""
+        soon = soon_tokens(takers, self._bounds.target_wait_seconds)
         tokens = self._bounds.tokens
-        if fleet_rate is not None and rec.meta.priority != PATIENT:
-            soon = int(fleet_rate * self._bounds.target_wait_seconds)
-            tokens = min(tokens, soon + rec.meta.work_tokens)
+        if rec.meta.priority != PATIENT:
+            tokens = int(min(tokens, soon + rec.meta.work_tokens))
         return self._queue.submit(rec, self._bounds.jobs, tokens, guards=(nobody_booked(),))
 
     def _decide(

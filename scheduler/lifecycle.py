@@ -13,7 +13,6 @@ from redis import Redis
 
 from scheduler import fleet
 from scheduler.admission import Decision, Verdict, WorkerView, judge
-from scheduler.clock import rate_of
 from scheduler.door import Door, wanted
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
@@ -93,8 +92,7 @@ class Lifecycle:
         if request.on_insufficient_memory == "fail":
             self._refuse_waiting(workers, request, verdict, prompt.likely + max_tokens)
         rec = self._new_record(request, prompt.likely, max_tokens, verdict, now)
-        rates = [rate for worker in workers if (rate := rate_of(worker))]
-        self._door.let_in(rec, sum(rates) if rates else None, owner, again=again)
+        self._door.let_in(rec, workers, owner, again=again)
         return rec
 
     def get(self, job_id: str) -> JobRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from scheduler.clock import (
     Starts,
     Work,
     seconds_until_free,
+    soon_tokens,
     total,
 )
 
@@ -98,6 +100,8 @@ def test_a_large_job_waits_until_its_memory_is_there() -> None:
     assert starts(FULL, need=100).own(2) == 5.0
     assert starts(FULL, need=200).own(2) == 7.0
     assert starts(FULL, need=5000).own(0) >= 7.0
+    spacious = replace(FULL, headroom_bytes=5000, max_batch=4)
+    assert starts(spacious, need=5000).own(2) == 5.0
 
 
 def test_what_is_promised_is_later_than_what_is_expected() -> None:
@@ -135,6 +139,16 @@ def test_whatever_a_worker_says_there_is_an_answer(odd: WorkerView) -> None:
     clock = starts(odd, need=10)
     assert clock.own(5) >= 0.0
     assert clock.surely(1000) >= clock.nth(1000) >= 0.0
+
+
+def test_what_may_wait_for_a_start_in_time_is_quickly_bounded() -> None:
+    """What four seconds of running jobs leave of ten, at forty tokens a second; nothing where nothing is left."""
+    assert soon_tokens([FULL], 10.0) == 40.0 * 6.0
+    assert soon_tokens([FULL, IDLE], 3.0) == 0.0
+    assert soon_tokens([IDLE], 10.0) == soon_tokens([], 10.0) == math.inf
+    for tokens in (0, 80, 240):
+        clock = Starts([FULL], Work(tokens // 80, tokens), 80)
+        assert clock.own(tokens // 80) <= 10.0
 
 
 def test_work_is_summed() -> None:
