@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Final
 
 import structlog
-from flask import Response
+from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from redis.exceptions import RedisError
@@ -31,6 +31,7 @@ from api.watching import await_job, watch
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.events import Kind, LoggedEvent
 from scheduler.job import TERMINAL
+from scheduler.owner import owner_of
 from scheduler.record import JobRecord
 
 HOLD_SECONDS: Final = 10.0
@@ -47,7 +48,8 @@ log = structlog.get_logger(__name__)
 def complete(body: ChatRequest) -> Response:
     """Complete a chat, as OpenAI's route of this name does."""
     here = services()
-    attended = Attended(here, here.lifecycle.submit(body.to_job(), again=comes_again()))
+    owner = owner_of(request.headers.get("Authorization"))
+    attended = Attended(here, here.lifecycle.submit(body.to_job(), owner, again=comes_again()))
     try:
         return _streaming(attended, body.wants_usage) if body.stream else _waiting(attended)
     except BaseException:  # the server may be stopping

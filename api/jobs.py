@@ -20,6 +20,7 @@ from api.sse import EVENT_STREAM, job_stream, stream_answer
 from api.watching import await_job
 from scheduler.errors import clamp_retry_after
 from scheduler.job import TERMINAL
+from scheduler.owner import owner_of
 from scheduler.record import JobRecord
 from scheduler.request import JobRequest
 
@@ -40,7 +41,8 @@ def submit(body: JobRequest) -> Response:
     """
     here = services()
     wait = _preferred_wait(request.headers.get("Prefer", ""))
-    rec = here.lifecycle.submit(body, again=comes_again())
+    owner = owner_of(request.headers.get("Authorization"))
+    rec = here.lifecycle.submit(body, owner, again=comes_again())
     headers = {"Location": f"/v1/jobs/{rec.id}"}
     accepts = request.accept_mimetypes.best_match(["application/json", EVENT_STREAM])
     if body.stream or accepts == EVENT_STREAM:

@@ -2,7 +2,7 @@
 
 Keys::
 
-    tidegate:bookings  hash; ``digest/serial`` -> ``due come_at tokens class``; lapses with its last place
+    tidegate:bookings  hash; ``digest/serial`` -> ``due come_at tokens class owner``; lapses with its last place
 
 The digest is of the owner and the request (SHA-256, half of it): neither can be read from it. Every write
 drops the places that have lapsed. What is there and cannot be read is dropped like them.
@@ -22,6 +22,7 @@ from typing import Any, Final
 from redis import Redis
 
 from scheduler.job import PRIORITIES
+from scheduler.owner import OWNER
 from scheduler.promise import AHEAD_MOST_SECONDS, GRACE_SECONDS, Booking
 from scheduler.swap import Guard, Word
 
@@ -62,7 +63,7 @@ class Booked:
     def keep_commands(self, booking: Booking, now: float) -> tuple[tuple[Word, ...], ...]:
         """Hold a place, or hold it for another moment."""
         last = max(each.lapses_at for each in (*self.bookings, booking))
-        value = f"{booking.due!r} {booking.come_at!r} {booking.tokens} {booking.priority}"
+        value = f"{booking.due!r} {booking.come_at!r} {booking.tokens} {booking.priority} {booking.owner}"
         return (
             *self.drop_commands(),
             ("HSET", BOOKINGS_KEY, _field(booking), value),
@@ -109,11 +110,11 @@ def _parse(field: str, value: str, now: float) -> Booking | None:
     if named is None:
         return None
     try:
-        due, come_at, tokens, priority = value.split(" ")
-        booking = Booking(named[1], named[2], float(due), float(come_at), int(tokens), priority)
+        due, come_at, tokens, priority, owner = value.split(" ")
+        booking = Booking(named[1], named[2], float(due), float(come_at), int(tokens), priority, owner)
     except ValueError:
         return None
-    if priority not in PRIORITIES or not 0 <= booking.tokens < _WORK_MOST:
+    if priority not in PRIORITIES or not OWNER.fullmatch(owner) or not 0 <= booking.tokens < _WORK_MOST:
         return None
     latest = now + AHEAD_MOST_SECONDS + GRACE_SECONDS
     known = booking.due <= latest and now < booking.lapses_at and booking.come_at <= latest

@@ -6,6 +6,7 @@ rule (:mod:`scheduler.room`) decides, and a swap does what it decided, unless th
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -21,9 +22,11 @@ from scheduler.outlook import Outlook, Wanted
 from scheduler.promise import AHEAD_MOST_SECONDS, BOOKINGS_MOST, Booking, promise, whose
 from scheduler.queue import JobQueue
 from scheduler.record import JobRecord
-from scheduler.room import PATIENT, Board, Bounds, Full, Limits, ask, ask_due
+from scheduler.room import PATIENT, Board, Full, Limits, Most, ask, ask_due
 from scheduler.settings import Settings
-from scheduler.swap import Swap
+from scheduler.slip import Slip
+from scheduler.swap import Guard, Swap, Word
+from scheduler.waiting import Bounds
 
 _TRIES: Final = 8
 """Times that a decision is made anew because the queue changed under it."""
@@ -58,18 +61,22 @@ class Door:
     ) -> None:
         self._queue, self._settings, self._outlook = queue, settings, outlook
         self._clock, self._pause = clock, pause
-        self._bounds = Bounds(settings.max_queued_jobs, settings.max_queued_tokens, settings.target_wait)
+        self._bounds = Bounds.of(settings)
+        self._most = Most(
+            self._bounds.jobs,
+            self._bounds.tokens,
+            settings.target_wait,
+            math.inf if self._bounds.owner_jobs is None else self._bounds.owner_jobs,
+            math.inf if self._bounds.owner_tokens is None else self._bounds.owner_tokens,
+        )
         self._turn = threading.Lock()  # one process's clients do not undo each other's decisions
 
-    def let_in(
-        self, rec: JobRecord, takers: Sequence[WorkerView], owner: str = "", *, again: bool = False
-    ) -> None:
+    def let_in(self, rec: JobRecord, takers: Sequence[WorkerView], *, again: bool = False) -> None:
         """Put a new job into its queue.
 
         Args:
             rec: the job.
             takers: the workers that take it.
-            owner: whose it is.
             again: whether its client says that it was refused before.
 
         Raises:
@@ -77,7 +84,7 @@ class Door:
         """
         if self._straight_in(rec, takers):
             return
-        digest = digest_of(owner, rec.envelope["request"])
+        digest = digest_of(rec.meta.owner, rec.envelope["request"])
         for left in reversed(range(_HELD_TRIES + 1)):
             with self._turn:
                 answer = self._decide(rec, digest, again=again, patient=left > 0)
@@ -89,11 +96,18 @@ class Door:
 
     def _straight_in(self, rec: JobRecord, takers: Sequence[WorkerView]) -> bool:
         """Where nobody was refused, there is room, and all that waits is soon done: one swap."""
-        soon = soon_tokens(takers, self._bounds.target_wait_seconds)
+        soon = soon_tokens(takers, self._most.target_wait_seconds)
         tokens = self._bounds.tokens
         if rec.meta.priority != PATIENT:
             tokens = int(min(tokens, soon + rec.meta.work_tokens))
-        return self._queue.submit(rec, self._bounds.jobs, tokens, guards=(nobody_booked(),))
+        return self._submit(rec, replace(self._bounds, tokens=tokens), nobody_booked(), ())
+
+    def _submit(
+        self, rec: JobRecord, bounds: Bounds, guard: Guard, commands: Sequence[tuple[Word, ...]]
+    ) -> bool:
+        swap = self._queue.submit_swap(rec, bounds)
+        swap = Swap((guard, *swap.guards), (*commands, *swap.commands))
+        return self._queue.swap(swap) == [1]
 
     def _decide(
         self, rec: JobRecord, digest: str, *, again: bool, patient: bool
@@ -115,9 +129,9 @@ class Door:
             told, booking = _promised(rec, digest, mine, verdict, now)
             room = mine is not None or len(booked.bookings) < BOOKINGS_MOST
             if booking.due - now > AHEAD_MOST_SECONDS or not room:
-                return self._error(rec, outlook, verdict, told)
+                return self._error(rec, outlook, verdict, len(booked.bookings), told)
             if self._book(booked, booking, now, anyhow=not left):
-                return self._error(rec, outlook, verdict, told)
+                return self._error(rec, outlook, verdict, len(booked.bookings), told)
         return ClientError("queue_full", "too many come at once", retry_after=1)
 
     def _ask(
@@ -131,8 +145,10 @@ class Door:
             outlook.waiting,
             outlook.of_all(tokens),
             outlook.of_job(wanted(rec)),
-            self._bounds,
+            self._most,
             [each for each in others if mine is None or not due or each.due < mine.due],
+            rec.meta.owner,
+            self._queue.owned(rec.meta.owner),
         )
         return ask_due(board, tokens) if due else ask(board, tokens, priority)
 
@@ -140,31 +156,30 @@ class Door:
         self, rec: JobRecord, limits: Limits, booked: Booked, mine: Booking | None, now: float
     ) -> bool:
         due = mine is not None and mine.due <= now
-        guards = (still_booked(mine),) if mine is not None and due else (booked.unchanged(),)
-        return self._queue.submit(
-            rec,
-            limits.jobs + 1,
-            limits.tokens + rec.meta.work_tokens,
-            guards=guards,
-            commands=booked.drop_commands(*([mine] if mine is not None else ())),
-        )
+        bounds = replace(self._bounds, jobs=limits.jobs + 1, tokens=limits.tokens + rec.meta.work_tokens)
+        guard = still_booked(mine) if mine is not None and due else booked.unchanged()
+        return self._submit(rec, bounds, guard, booked.drop_commands(*([mine] if mine is not None else ())))
 
     def _book(self, booked: Booked, booking: Booking, now: float, *, anyhow: bool = False) -> bool:
         """Hold a place; False where another was held meanwhile."""
         guards = () if anyhow else (booked.unchanged(),)
         return self._queue.swap(Swap(guards, booked.keep_commands(booking, now))) == [1]
 
-    def _error(self, rec: JobRecord, outlook: Outlook, full: Full, retry_after: int) -> ClientError:
-        jobs, tokens = total(outlook.waiting.values())
-        bounds = f"at most {self._bounds.jobs:,} and {self._bounds.tokens:,} may"
-        if rec.meta.priority != PATIENT:
-            bounds += f", and none should for more than {self._bounds.target_wait_seconds:g} s"
-        return ClientError(
-            "queue_full",
-            f"{jobs:,} jobs with {tokens:,} tokens of work wait; {bounds}: this one would start in about "
-            f"{full.expected_start_seconds:.0f} s",
-            retry_after=retry_after,
-        )
+    def _error(
+        self, rec: JobRecord, outlook: Outlook, full: Full, before: int, retry_after: int
+    ) -> ClientError:
+        target = self._most.target_wait_seconds
+        if full.expected_start_seconds > target and rec.meta.priority != PATIENT:
+            why = (
+                f"this job would start in about {full.expected_start_seconds:.0f} s; none should wait for more "
+                f"than {target:g} s"
+            )
+        else:
+            owned = self._queue.owned(rec.meta.owner)
+            why = self._bounds.why_full(Slip.of(rec), total(outlook.waiting.values()), owned)
+        if before:
+            why += f"; {before:,} who were refused before it come first"
+        return ClientError("queue_full", why, retry_after=retry_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +204,5 @@ def _promised(
     made = promise(now, full.seconds * jitter)
     serial = mine.serial if mine is not None else new_serial()
     meta = rec.meta
-    booking = Booking(digest, serial, made.due, made.come_at, meta.work_tokens, meta.priority)
+    booking = Booking(digest, serial, made.due, made.come_at, meta.work_tokens, meta.priority, meta.owner)
     return made.retry_after, booking

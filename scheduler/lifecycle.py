@@ -18,12 +18,14 @@ from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
 from scheduler.foresight import Row
 from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
+from scheduler.lanes import tidy_swap
 from scheduler.outlook import Outlook, Wanted
 from scheduler.positions import refuse_overlong
 from scheduler.queue import JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
 from scheduler.request import JobRequest
 from scheduler.settings import Settings
+from scheduler.slip import Slip
 from scheduler.tokenizers import PromptCounter, PromptTokens
 
 _FLEET_SECONDS = 0.5
@@ -68,7 +70,7 @@ class Lifecycle:
 
         Args:
             request: what is asked.
-            owner: whose it is: a place that is held for one's request is no other's.
+            owner: whose share it counts against, as :func:`scheduler.owner.owner_of` names it.
             again: whether its client says that it was refused before.
 
         Raises:
@@ -91,8 +93,8 @@ class Lifecycle:
             raise ClientError("no_worker", reason, retry_after=30)
         if request.on_insufficient_memory == "fail":
             self._refuse_waiting(workers, request, verdict, prompt.likely + max_tokens)
-        rec = self._new_record(request, prompt.likely, max_tokens, verdict, now)
-        self._door.let_in(rec, workers, owner, again=again)
+        rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now)
+        self._door.let_in(rec, workers, again=again)
         return rec
 
     def get(self, job_id: str) -> JobRecord:
@@ -153,7 +155,7 @@ class Lifecycle:
         swap = self.queue.finish(rec, outcome, [event], self._clock())
         # Told in the same swap: a job that was claimed meanwhile must not be announced as ended.
         told = replace(swap, commands=(*swap.commands, publish_command([(rec.id, event)])))
-        return self.queue.swap(told) == [1]
+        return self.queue.swap(told, tidy_swap(Slip.of(rec)))[0] == 1
 
     def page(
         self,
@@ -245,11 +247,18 @@ class Lifecycle:
             )
 
     def _new_record(
-        self, request: JobRequest, prompt_tokens: int, max_tokens: int, verdict: Verdict, now: float
+        self,
+        request: JobRequest,
+        owner: str,
+        prompt_tokens: int,
+        max_tokens: int,
+        verdict: Verdict,
+        now: float,
     ) -> JobRecord:
         meta = Meta(
             model=request.model,
             priority=request.priority,
+            owner=owner,
             work_tokens=prompt_tokens + max_tokens,
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,

@@ -39,6 +39,7 @@ class Booking:
     come_at: float
     tokens: int
     priority: str
+    owner: str = ""
 
     @property
     def lapses_at(self) -> float:

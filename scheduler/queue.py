@@ -22,6 +22,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
+from scheduler import lanes
 from scheduler.events import Kind, LoggedEvent, append_command, events_key, publish_command
 from scheduler.job import Event, Lease, State, advance
 from scheduler.record import (
@@ -32,14 +33,11 @@ from scheduler.record import (
     Outcome,
 )
 from scheduler.rq_records import NO_TIMEOUT, end_execution, end_job, rq_job, start_execution
+from scheduler.shares import Turn
 from scheduler.shelf import Shelf
+from scheduler.slip import Slip
 from scheduler.swap import Guard, Swap, Swapper, Word, record
-from scheduler.waiting import (
-    bound_guards,
-    enter_commands,
-    leave_commands,
-    pass_swap,
-)
+from scheduler.waiting import Bounds, enter_commands, leave_commands, pass_swap
 
 JOBS_KEY: Final = "tidegate:jobs"
 
@@ -76,24 +74,12 @@ class JobQueue(Shelf):
         """RQ's job for a record, to write with; it reads nothing."""
         return rq_job(self.connection, rec, self._ttl)
 
-    def submit(
-        self,
-        rec: JobRecord,
-        max_jobs: int,
-        max_tokens: int,
-        *,
-        guards: Sequence[Guard] = (),
-        commands: Sequence[tuple[Word, ...]] = (),
-    ) -> bool:
-        """Put a new job at its queue's end; False where either bound is reached, or a guard does not hold.
+    def submit(self, rec: JobRecord, bounds: Bounds) -> bool:
+        """Put a new job at its queue's end; False where a bound is reached."""
+        return self.swap(self.submit_swap(rec, bounds)) == [1]
 
-        Args:
-            rec: the job.
-            max_jobs: how many may wait, this one counted.
-            max_tokens: how much work may, this one's counted.
-            guards: what must be true besides.
-            commands: what is done besides.
-        """
+    def submit_swap(self, rec: JobRecord, bounds: Bounds) -> Swap:
+        """The swap that puts a new job at its queue's end, within bounds."""
         job = Job.create(
             JOB_FUNCTION,
             kwargs=rec.envelope,
@@ -110,10 +96,9 @@ class JobQueue(Shelf):
         job.retries_left, job.enqueue_at_front_on_retry = _RQ_RETRIES, True
         queue = self._queues[rec.meta.priority]
         first = LoggedEvent(1, Kind.QUEUED)
-        swap = Swap(
-            guards=(*guards, *bound_guards(rec, max_jobs, max_tokens)),
+        return Swap(
+            guards=bounds.guards(Slip.of(rec)),
             commands=(
-                *commands,
                 *record(self.connection, lambda pipe: queue.enqueue_job(job, pipeline=pipe)),
                 ("ZADD", JOBS_KEY, 0, rec.id),
                 *enter_commands(rec),
@@ -121,15 +106,16 @@ class JobQueue(Shelf):
                 publish_command([(rec.id, first)]),
             ),
         )
-        return self.swap(swap) == [1]
 
     def claim(
         self, rec: JobRecord, meta: Meta, lease: Lease, passed: Sequence[str], event: LoggedEvent
     ) -> bool:
-        """Take a waiting job for a worker; False where another was first."""
+        """Take a waiting job for a worker, and charge its owner for it once; False where another was first."""
         advance(rec.state, Event.CLAIM)
         job = self.rq_job(rec)
-        now = datetime.now(UTC)
+        now, slip = datetime.now(UTC), Slip.of(rec)
+        charged = not rec.meta.attempt
+        charge = lanes.charge_commands(slip, rec.turn or Turn(rec.id), now.timestamp()) if charged else ()
         execution = Execution(meta.execution_id or "", rec.id, self.connection, lease.worker)
         fields: dict[str, Word] = {
             "status": JobStatus.STARTED.value,
@@ -145,13 +131,26 @@ class JobQueue(Shelf):
                 ("HSET", job.key, *_flat(fields)),
                 ("PERSIST", job.key),
                 *record(self.connection, lambda pipe: start_execution(execution, job, pipe)),
-                *leave_commands(rec),
+                *leave_commands(rec.id, slip),
+                *charge,
                 append_command(rec.id, event),
                 publish_command([(rec.id, event)]),
             ),
         )
         held = Guard(("HGET", job.key, LEASE_FIELD), str(lease))
-        return self.swap(swap, *(pass_swap(other, held) for other in passed))[0] == 1
+        more = [pass_swap(other, held) for other in passed]
+        if charged:
+            more.append(lanes.forgive_swap(slip, held))
+        won = self.swap(swap, *more, lanes.tidy_swap(slip))[0]
+        if won == -len(swap.guards):
+            self._drop_from_lane(rec)
+        return won == 1
+
+    def _drop_from_lane(self, rec: JobRecord) -> None:
+        """Take a job out of its lane that waits in no list, so that it stands in nobody's way."""
+        slip = Slip.of(rec)
+        nowhere = Guard(("LPOS", self._queues[rec.meta.priority].key, rec.id), "")
+        self.swap(lanes.drop_swap(rec.id, slip, nowhere), lanes.tidy_swap(slip))
 
     def requeue(self, rec: JobRecord, meta: Meta, event: LoggedEvent, *, front: bool = True) -> Swap:
         """The swap that puts a held job back to wait."""
@@ -165,7 +164,7 @@ class JobQueue(Shelf):
                 ("HDEL", job.key, LEASE_FIELD),
                 *record(self.connection, lambda pipe: end_execution(rec, job, pipe)),
                 ("LPUSH" if front else "RPUSH", self._queues[rec.meta.priority].key, rec.id),
-                *enter_commands(waiting),
+                *enter_commands(waiting, front=front),
                 append_command(rec.id, event),
                 publish_command([(rec.id, event)]),
             ),
@@ -182,7 +181,7 @@ class JobQueue(Shelf):
         leave: tuple[tuple[Word, ...], ...] = ()
         if rec.state is State.QUEUED:
             guards = self._taken(rec)
-            leave = tuple(leave_commands(rec))
+            leave = tuple(leave_commands(rec.id, Slip.of(rec)))
         return Swap(
             guards=guards,
             commands=(
@@ -220,8 +219,8 @@ class JobQueue(Shelf):
             commands=(
                 ("HSET", job.key, "status", JobStatus.QUEUED.value),
                 ("LPUSH", self._queues[rec.meta.priority].key, rec.id),
-                *leave_commands(rec),
-                *enter_commands(rec),
+                *leave_commands(rec.id, Slip.of(rec)),
+                *enter_commands(rec, front=True),
             ),
         )
         return self.swap(swap) == [1]
@@ -252,7 +251,7 @@ class JobQueue(Shelf):
         return (
             Guard(("HGET", key, "status"), JobStatus.QUEUED.value),
             Guard(("HGET", key, "meta"), rec.stored_meta or rec.meta.dump()),
-            Guard(("LREM", self._queues[rec.meta.priority].key, 1, rec.id), 1),
+            Guard(("LREM", self._queues[rec.meta.priority].key, -1 if rec.from_end else 1, rec.id), 1),
         )
 
 

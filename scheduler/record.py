@@ -20,7 +20,9 @@ from rq.utils import str_to_date
 from scheduler.errors import ClientError
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES, Lease, State
+from scheduler.owner import OWNER
 from scheduler.request import JobRequest, read_request
+from scheduler.shares import Turn
 
 ENVELOPE_VERSION: Final = 1
 """The version of a job's kwargs and meta; a worker leaves jobs of another version to others."""
@@ -56,6 +58,8 @@ class Meta:
     version: int = ENVELOPE_VERSION
     model: str = ""
     priority: str = "standard"
+    owner: str = ""
+    """Whose share the job counts against, as :func:`scheduler.owner.owner_of` names it; '' where it came without a key."""
     work_tokens: int = 0
     """Prompt and completion tokens, as estimated when the job came."""
     prompt_tokens: int = 1
@@ -101,6 +105,8 @@ class Meta:
         meta = _META.validate_python(known)
         if meta.priority not in PRIORITIES:
             raise ValueError(f"no class {meta.priority!r}")
+        if not OWNER.fullmatch(meta.owner):
+            raise ValueError(f"no owner {meta.owner[:32]!r}")
         return meta
 
     def dump(self) -> bytes:
@@ -134,6 +140,10 @@ class JobRecord:
     lease: str | None = None
     cancel_requested: bool = False
     outcome: Outcome | None = None
+    turn: Turn | None = field(default=None, compare=False, repr=False)
+    """Where the job came in the order of its class, when that was looked at; a claim is charged by it."""
+    from_end: bool = field(default=False, compare=False, repr=False)
+    """Whether it seemed nearer to its list's end than to the front, so that it is sought from there."""
     stored_meta: bytes | None = field(default=None, compare=False, repr=False)
     """``meta`` as it was read: compared when a waiting job is moved, since each attempt changes it."""
 

@@ -23,12 +23,14 @@ PATIENT: Final = "batch"
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much may wait, whatever is foreseen, and for how long a job should."""
+class Most:
+    """How much may wait, of all owners and of each, and for how long a job should."""
 
     jobs: int
     tokens: int
     target_wait_seconds: float
+    owner_jobs: float = math.inf
+    owner_tokens: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +60,20 @@ class Board:
         waiting: jobs and tokens of each class.
         starts: the clock over all that wait and all workers.
         own: the clock over the workers that take the newcomer.
-        bounds: what may wait.
+        most: what may wait.
         bookings: places held for others than the newcomer, in any order.
+        owner: the newcomer's.
+        owned: its owner's jobs and tokens that wait.
     """
 
     now: float
     waiting: Mapping[str, tuple[int, int]]
     starts: Starts
     own: Starts
-    bounds: Bounds
+    most: Most
     bookings: Sequence[Booking] = ()
+    owner: str = ""
+    owned: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +129,11 @@ def ask_due(board: Board, tokens: int) -> Limits | Full:
 
     Where there is no room yet, it is told when there will be, behind those of ``board.bookings``.
     """
-    bounds, waits = board.bounds, total(board.waiting.values())
-    limits = Limits(bounds.jobs - 1, max(0, bounds.tokens - tokens))
-    if waits.jobs <= limits.jobs and waits.tokens <= limits.tokens:
-        return limits
-    return _full(board, list(_scales(board, tokens, PATIENT)), PATIENT)
+    scales = list(_scales(board, tokens, PATIENT))
+    if all(scale.waits <= scale.bound - scale.adds for scale in scales):
+        jobs, work, *_ = scales
+        return Limits(math.floor(jobs.bound - jobs.adds), math.floor(work.bound - work.adds))
+    return _full(board, scales, PATIENT)
 
 
 def _full(board: Board, scales: Sequence[_Scale], priority: str) -> Full:
@@ -144,20 +150,31 @@ def patience_tokens(starts: Starts, target_wait_seconds: float) -> float:
 
 
 def _scales(board: Board, tokens: int, priority: str) -> Iterator[_Scale]:
-    bounds, mean = board.bounds, board.starts.mean_tokens
+    most, mean = board.most, board.starts.mean_tokens
     booked = sorted(board.bookings, key=lambda each: each.due)
     by_then = board.starts.surely_by([each.due - board.now for each in booked])
     places = list(zip(by_then, booked, strict=True))
     waits = total(board.waiting.values())
-    yield _Scale(bounds.jobs, waits.jobs, 1, 1, [(starts, 1) for starts, _ in places])
-    work = [(starts, each.tokens) for starts, each in places]
-    yield _Scale(bounds.tokens, waits.tokens, min(tokens, bounds.tokens), mean, work)
-    within = math.inf if priority == PATIENT else patience_tokens(board.own, bounds.target_wait_seconds)
+    yield _Scale(most.jobs, waits.jobs, 1, 1, [(starts, 1) for starts, _ in places])
+    yield _Scale(most.tokens, waits.tokens, min(tokens, most.tokens), mean, _work(places))
+    owned = [(starts, each) for starts, each in places if each.owner == board.owner]
+    share = board.owned[0] / waits.jobs if board.owned[0] and waits.jobs else 1.0
+    if math.isfinite(most.owner_jobs):
+        counts = [(starts, 1) for starts, _ in owned]
+        yield _Scale(most.owner_jobs, board.owned[0], 1, share, counts)
+    if math.isfinite(most.owner_tokens):
+        adds = min(tokens, most.owner_tokens)
+        yield _Scale(most.owner_tokens, board.owned[1], adds, share * mean, _work(owned))
+    within = math.inf if priority == PATIENT else patience_tokens(board.own, most.target_wait_seconds)
     if math.isfinite(within):
         before = urgent(priority)
         ahead = total(board.waiting[name] for name in before if name in board.waiting)
-        work = [(starts, each.tokens) for starts, each in places if each.priority in before]
+        work = _work([(starts, each) for starts, each in places if each.priority in before])
         yield _Scale(within, ahead.tokens, 0, board.own.mean_tokens, work)
+
+
+def _work(places: Sequence[tuple[int, Booking]]) -> list[tuple[int, float]]:
+    return [(starts, each.tokens) for starts, each in places]
 
 
 def urgent(priority: str) -> tuple[str, ...]:

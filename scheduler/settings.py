@@ -72,6 +72,13 @@ class Settings(BaseSettings):
         description="A job that would start later than so many seconds from now is refused with `queue_full`"
         " (class `batch` is not): OpenAI's client gives up after as many.",
     )
+    max_queued_jobs_per_key: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="How many jobs of one API key may wait, those without a key together; unset: no bound of their own.",
+    )
+    max_queued_tokens_per_key: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="How many tokens of work of one API key may wait; unset: no bound of their own."
+    )
     queue_without_worker: bool = Field(
         True,
         description="Queue a job for a listed model though no live worker serves it; else 503 no_worker.",

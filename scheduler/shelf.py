@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,10 +15,12 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
+from scheduler import lanes
 from scheduler.errors import ClientError
 from scheduler.job import PRIORITIES, State
 from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
 from scheduler.rq_records import read_outcome
+from scheduler.shares import Lane, Waiter, fair_order
 from scheduler.waiting import overdue, passes, waiting, waiting_by_class
 
 _HEAD_PAGES: Final = 16
@@ -27,6 +30,14 @@ _PAGE: Final = 256
 
 _ENVELOPES_KNOWN: Final = 1 << 14
 """Jobs of which is remembered whether a worker can run them: a request never changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A part of a list: its entries, and the jobs wanted among them."""
+
+    ids: list[str]
+    wanted: list[JobRecord]
 
 
 class Shelf:
@@ -110,44 +121,80 @@ class Shelf:
     ) -> list[list[tuple[JobRecord, int]]]:
         """The first ``count`` waiting jobs of each queue that are wanted, with how often each was passed.
 
-        They come without their requests, each of which was looked at once.
+        They come in the order of :func:`~scheduler.shares.fair_order`, which is the list's where one owner waits;
+        without their requests, each of which was looked at once. Beside the list's front, the lanes of the
+        other owners are read, in a number of round trips that does not depend on the queue's length.
         A look reads a bounded number of jobs: the first page, then on from where the looks before it, which
         found nothing, ended. So it passes over nothing that is wanted, and every job has its turn.
         """
-        return [self._head(self.rq_queue(name).key, count, wanted) for name in names]
+        return [self._head(name, count, wanted) for name in names]
 
     def any_waits(self, names: Iterable[str], wanted: Callable[[JobRecord], bool]) -> bool:
         """Whether a job of these queues is wanted, however far back it waits."""
         for key in (self.rq_queue(name).key for name in names):
             # From the end: what is taken out meanwhile moves only what was looked at.
             for start in reversed(range(0, self.connection.llen(key), _PAGE)):
-                if self._page(key, start, _PAGE, wanted)[1]:
+                if self._page(key, start, _PAGE, wanted).wanted:
                     return True
         return False
 
-    def _head(self, key: str, count: int, wanted: Callable[[JobRecord], bool]) -> list[tuple[JobRecord, int]]:
-        found: list[JobRecord] = []
+    def _head(
+        self, name: str, count: int, wanted: Callable[[JobRecord], bool]
+    ) -> list[tuple[JobRecord, int]]:
+        front, far = self._listed(self.rq_queue(name).key, count, wanted)
+        if front is None:
+            return []
+        seen = lanes.look(self.connection, name, count)
+        known = {rec.id for rec in (*front.wanted, *far)}.union(front.ids)
+        further = [job_id for jobs in seen.jobs.values() for job_id in jobs if job_id not in known]
+        laned = self._wanted(further, wanted)
+        if laned and front.wanted:
+            laned = self._sought(name, front.wanted[0], laned)
+        records = {rec.id: rec for rec in (*front.wanted, *laned, *far) if rec.meta.priority == name}
+        if not records:
+            return []
+        turns = fair_order(_by_owner(records.values(), seen.since), seen.served, count)
+        passed = passes(self.connection, [turn.job_id for turn in turns])
+        return [(replace(records[turn.job_id], turn=turn), passed[turn.job_id]) for turn in turns]
+
+    def _listed(
+        self, key: str, count: int, wanted: Callable[[JobRecord], bool]
+    ) -> tuple[_Page | None, list[JobRecord]]:
+        """A list's first page, None where nothing waits; and what was found behind it, if that is not enough."""
+        front = self._page(key, 0, count, wanted)
+        if not front.ids:
+            return None, []
         start = self._starts.pop(key, count)
         end = start + (_HEAD_PAGES - 1) * count
-        for at in (0, *range(start, end, count)):
-            length, records = self._page(key, at, count, wanted)
-            found += records
-            if length < count or len(found) >= count:
+        far: list[JobRecord] = []
+        page = front
+        for at in range(start, end, count):
+            if len(page.ids) < count or len(front.wanted) + len(far) >= count:
                 break
+            page = self._page(key, at, count, wanted)
+            far += page.wanted
         else:
-            if not found:
+            if not front.wanted and not far:
                 self._starts[key] = end
-        passed = passes(self.connection, [rec.id for rec in found]) if found else {}
-        return [(rec, passed[rec.id]) for rec in found[:count]]
+        return front, far
 
-    def _page(
-        self, key: str, start: int, count: int, wanted: Callable[[JobRecord], bool]
-    ) -> tuple[int, list[JobRecord]]:
-        """How many entries a list has from ``start`` on, at most ``count``; and the jobs wanted among them."""
+    def _page(self, key: str, start: int, count: int, wanted: Callable[[JobRecord], bool]) -> _Page:
+        """A list's entries from ``start`` on, at most ``count``, and the jobs wanted among them."""
         entries: Any = self.connection.lrange(key, start, start + count - 1)
-        headings = self.headings([entry.decode(errors="replace") for entry in entries])
+        ids = [entry.decode(errors="replace") for entry in entries]
+        return _Page(ids, self._wanted(ids, wanted))
+
+    def _wanted(self, job_ids: Sequence[str], wanted: Callable[[JobRecord], bool]) -> list[JobRecord]:
+        headings = self.headings(job_ids)
         records = self.with_outcomes([rec for rec in headings if rec.state is State.QUEUED])
-        return len(entries), [rec for rec in records if wanted(rec) and self.runnable(rec.id)]
+        return [rec for rec in records if wanted(rec) and self.runnable(rec.id)]
+
+    def _sought(self, name: str, first: JobRecord, records: Sequence[JobRecord]) -> list[JobRecord]:
+        """The same jobs of a class, each with the end of its list that it seems nearer to, by their times."""
+        last: Any = self.connection.lindex(self.rq_queue(name).key, -1)
+        tail = self.headings([last.decode(errors="replace")]) if last else []
+        middle = (first.created_at + tail[0].created_at) / 2 if tail else math.inf
+        return [replace(rec, from_end=rec.created_at > middle) for rec in records]
 
     def waiting(self) -> tuple[int, int]:
         """How many jobs wait, and their tokens of work."""
@@ -156,6 +203,10 @@ class Shelf:
     def waiting_by_class(self) -> dict[str, tuple[int, int]]:
         """How many jobs of each class wait, and their tokens of work."""
         return waiting_by_class(self.connection, {name: queue.key for name, queue in self._queues.items()})
+
+    def owned(self, owner: str) -> tuple[int, int]:
+        """How many jobs of an owner wait, and their tokens of work."""
+        return lanes.owned(self.connection, owner)
 
     def position(self, rec: JobRecord) -> int | None:
         """A waiting job's place, from 1, behind every more urgent class; None where it does not wait."""
@@ -174,3 +225,18 @@ class Shelf:
     def rq_queue(self, name: str) -> Queue:
         """RQ's queue of a class, or of another name."""
         return self._queues.get(name) or Queue(name, connection=self.connection, serializer=JSONSerializer)
+
+
+def _by_owner(records: Iterable[JobRecord], since: Mapping[str, float]) -> list[Lane]:
+    """The jobs as each owner's lane, in the order in which they come."""
+    jobs: dict[str, list[JobRecord]] = {}
+    for rec in records:
+        jobs.setdefault(rec.meta.owner, []).append(rec)
+    return [
+        Lane(
+            owner,
+            since.get(owner, own[0].enqueued_at),
+            [Waiter(rec.id, rec.meta.work_tokens, paid=rec.meta.attempt > 0) for rec in own],
+        )
+        for owner, own in jobs.items()
+    ]

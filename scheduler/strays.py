@@ -23,7 +23,7 @@ from scheduler.queue import JOBS_KEY, JobQueue
 from scheduler.record import Outcome
 from scheduler.rq_records import end_execution
 from scheduler.swap import Guard, Swap, record
-from scheduler.waiting import reconcile
+from scheduler.tidying import reconcile
 
 _PAGE: Final = 1000
 _BETWEEN_SECONDS: Final = 60.0  # what RQ gives a worker between its two lists

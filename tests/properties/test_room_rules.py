@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scheduler.admission import WorkerView
 from scheduler.clock import Starts, Work
 from scheduler.promise import Booking, promise, whose
-from scheduler.room import Board, Bounds, Full, Limits, ask, ask_due
+from scheduler.room import Board, Full, Limits, Most, ask, ask_due
 
-BOUNDS = Bounds(6, 120, 600.0)
+BOUNDS = Most(6, 120, 600.0)
 PLACES = 2
 RATE = 20.0
 

@@ -10,8 +10,10 @@ from rq.serializers import JSONSerializer
 
 from scheduler.events import STEPS_CHANNEL as STEPS
 from scheduler.events import Kind, parse_step, read_events
+from scheduler.lanes import OWNED_JOBS_KEY, OWNED_TOKENS_KEY
 from scheduler.queue import JobQueue
-from scheduler.waiting import DEADLINES_KEY, PASSES_KEY, WAITING_KEY
+from scheduler.slip import WAITING_KEY
+from scheduler.waiting import DEADLINES_KEY, PASSES_KEY
 
 
 def snapshot(connection: Redis) -> dict[bytes, tuple[object, bool]]:
@@ -47,5 +49,7 @@ def rq_view(connection: Redis, job_id: str) -> Job:
 
 def nothing_waits(queue: JobQueue) -> bool:
     """Whether every index of waiting jobs is back to nothing."""
-    indexes = (WAITING_KEY, PASSES_KEY, DEADLINES_KEY)
+    indexes = (WAITING_KEY, PASSES_KEY, DEADLINES_KEY, OWNED_JOBS_KEY, OWNED_TOKENS_KEY)
+    if any(queue.connection.keys(pattern) for pattern in ("tidegate:lane:*", "tidegate:owners:*")):
+        return False
     return queue.waiting() == (0, 0) and not any(queue.connection.exists(key) for key in indexes)

@@ -13,6 +13,7 @@ from redis import Redis
 from scheduler.bookings import BOOKINGS_KEY, read_bookings
 from scheduler.errors import ClientError
 from scheduler.lifecycle import Lifecycle
+from scheduler.owner import owner_of
 from scheduler.promise import GRACE_SECONDS, Booking
 from scheduler.request import read_request
 from scheduler.settings import load
@@ -38,7 +39,7 @@ def bounded(connection: Redis, valkey_url: str, clock: Clock) -> Bounded:
 def ask(verbs: Lifecycle, prompt: str, owner: str = "", *, again: bool = False) -> str:
     """Submit a job of about eleven tokens."""
     body = {"model": MODEL, "prompt": prompt, "max_tokens": 10}
-    return verbs.submit(read_request(body), owner, again=again).id
+    return verbs.submit(read_request(body), owner_of(owner), again=again).id
 
 
 def refused(verbs: Lifecycle, prompt: str, owner: str = "", *, again: bool = False) -> int:
@@ -130,10 +131,10 @@ def test_a_place_is_its_owners(bounded: Bounded, clock: Clock, worker: PretendWo
     """The same body of another is a newcomer."""
     verbs = bounded(max_queued_jobs=1)
     first = ask(verbs, "first")
-    clock.now += refused(verbs, "second", "ann")
+    clock.now += refused(verbs, "second", "Bearer ann")
     worker.claim(first)
-    refused(verbs, "second", "bob")
-    ask(verbs, "second", "ann")
+    refused(verbs, "second", "Bearer bob")
+    ask(verbs, "second", "Bearer ann")
 
 
 def test_the_same_body_twice_has_two_places(bounded: Bounded, clock: Clock, worker: PretendWorker) -> None:
@@ -237,13 +238,13 @@ def test_where_nobody_was_refused_a_submission_is_one_step(bounded: Bounded, con
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        (b"rubbish", b"1 2 3 standard"),
+        (b"rubbish", b"1 2 3 standard "),
         (b"a" * 32 + b"/" + b"0" * 8, b"rubbish"),
-        (b"a" * 32 + b"/" + b"0" * 8, b"inf inf 3 standard"),
-        (b"a" * 32 + b"/" + b"0" * 8, b"nan nan 3 standard"),
-        (b"a" * 32 + b"/" + b"0" * 8, b"1700000005.0 1700000005.0 3 no_class"),
-        (b"a" * 32 + b"/" + b"0" * 8, b"1700000005.0 1700000005.0 -3 standard"),
-        (b"a" * 32 + b"/" + b"0" * 8, b"1700000005.0 1700000005.0 \xff standard"),
+        (b"a" * 32 + b"/" + b"0" * 8, b"inf inf 3 standard "),
+        (b"a" * 32 + b"/" + b"0" * 8, b"nan nan 3 standard "),
+        (b"a" * 32 + b"/" + b"0" * 8, b"1700000005.0 1700000005.0 3 no_class "),
+        (b"a" * 32 + b"/" + b"0" * 8, b"1700000005.0 1700000005.0 -3 standard "),
+        (b"a" * 32 + b"/" + b"0" * 8, b"1700000005.0 1700000005.0 \xff standard "),
         (b"\xff\xfe", b"\xff"),
     ],
 )

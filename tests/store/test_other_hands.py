@@ -22,8 +22,9 @@ from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
 from scheduler.record import Meta, read_record
+from scheduler.slip import WAITING_KEY, Slip
 from scheduler.strays import mend
-from scheduler.waiting import WAITING_KEY, WAITING_TOKENS_KEY, Slip, class_tokens_key
+from scheduler.waiting import WAITING_TOKENS_KEY, class_tokens_key
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit

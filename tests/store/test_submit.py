@@ -15,6 +15,7 @@ from scheduler.bookings import BOOKINGS_KEY
 from scheduler.errors import ClientError
 from scheduler.job import PRIORITIES, State
 from scheduler.lifecycle import Lifecycle
+from scheduler.owner import owner_of
 from scheduler.queue import JOB_FUNCTION
 from scheduler.request import read_request
 from scheduler.settings import load
@@ -37,16 +38,17 @@ def bounded(connection: Redis, valkey_url: str, clock: Clock) -> Bounded:
     return made
 
 
-def ask(lifecycle: Lifecycle, **fields: Any) -> str:
+def ask(lifecycle: Lifecycle, owner: str = "", **fields: Any) -> str:
     """Submit a job of eleven tokens."""
-    return lifecycle.submit(read_request({"model": MODEL, "prompt": "hi", "max_tokens": 10} | fields)).id
+    body = {"model": MODEL, "prompt": "hi", "max_tokens": 10} | fields
+    return lifecycle.submit(read_request(body), owner).id
 
 
-def refused(lifecycle: Lifecycle, **fields: Any) -> ClientError:
+def refused(lifecycle: Lifecycle, owner: str = "", **fields: Any) -> ClientError:
     """Submit a job that is refused; nothing in the store changes, but that a place is held for it."""
     before = snapshot(lifecycle.connection)
     with pytest.raises(ClientError) as caught:
-        ask(lifecycle, **fields)
+        ask(lifecycle, owner, **fields)
     after = snapshot(lifecycle.connection)
     held = BOOKINGS_KEY.encode()
     assert (held in after) == (held in before or caught.value.code == "queue_full")
@@ -98,6 +100,51 @@ def test_the_queue_is_bounded_in_tokens(bounded: Bounded, clock: Clock) -> None:
     ask(lifecycle)
     assert lifecycle.queue.waiting() == (2, 22)
     assert refused(lifecycle, max_tokens=1).code == "queue_full"
+
+
+ANN, BOB = owner_of("Bearer ann"), owner_of("Bearer bob")
+
+
+def test_each_owner_has_a_bound_in_jobs(bounded: Bounded, worker: PretendWorker, clock: Clock) -> None:
+    """Over all classes together; others still come in, a claim makes room, and the message says whose bound it is."""
+    lifecycle = bounded(max_queued_jobs_per_key=2)
+    first = ask(lifecycle, ANN)
+    ask(lifecycle, ANN, priority="batch")
+    error = refused(lifecycle, ANN)
+    assert (error.code, error.row.status) == ("queue_full", 503)
+    assert error.retry_after
+    assert error.message == (
+        "2 jobs with 22 tokens of work wait for this API key; at most 2 jobs of one key may"
+    )
+    ask(lifecycle, BOB)
+    ask(lifecycle)
+    ask(lifecycle)
+    assert "this API key" in refused(lifecycle).message
+    worker.claim(first)
+    clock.now += 300  # the places that are held lapse
+    ask(lifecycle, ANN)
+    assert refused(lifecycle, ANN).code == "queue_full"
+
+
+def test_each_owner_has_a_bound_in_tokens(bounded: Bounded, clock: Clock) -> None:
+    """To the token, like the queue's."""
+    lifecycle = bounded(max_queued_tokens_per_key=22, max_queued_jobs_per_key=9)
+    ask(lifecycle, ANN)
+    assert refused(lifecycle, ANN, max_tokens=11).message.endswith(
+        "at most 9 jobs and 22 tokens of one key may"
+    )
+    clock.now += 300
+    ask(lifecycle, ANN)
+    assert lifecycle.queue.owned(ANN) == (2, 22)
+    assert refused(lifecycle, ANN, max_tokens=1).code == "queue_full"
+    ask(lifecycle, BOB)
+
+
+def test_a_full_queue_is_not_said_to_be_an_owners(bounded: Bounded) -> None:
+    """Where both bounds are met, it is the whole queue's that counts: another key would not help."""
+    lifecycle = bounded(max_queued_jobs=1, max_queued_jobs_per_key=1)
+    ask(lifecycle, ANN)
+    assert "API key" not in refused(lifecycle, ANN).message
 
 
 def test_a_claim_makes_room(bounded: Bounded, worker: PretendWorker) -> None:
