@@ -24,9 +24,10 @@ def client_gone() -> Gone:
     return (lambda: _closed(connection)) if connection is not None else (lambda: False)
 
 
-def comes_again() -> bool:
-    """Whether the client says that it repeats a request; False where it does not say."""
-    return request.headers.get(_RETRIES, "").strip().lstrip("0").isdecimal()
+def comes_again() -> bool | None:
+    """Whether the client repeats a request that was refused; None where it does not say."""
+    count = request.headers.get(_RETRIES, "").strip()
+    return count.strip("0") != "" if count.isdecimal() else None
 
 
 def _closed(connection: socket.socket) -> bool:

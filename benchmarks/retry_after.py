@@ -3,7 +3,8 @@
 A real server with one worker and a random-weight model, more clients than it can serve. Each posts a job over
 HTTP; one that is refused waits for as many seconds as it is told, posts the same body once more, and then gives
 up. Clients come in a crowd at first and at random from then on, faster than jobs are done, so that every promise
-stands against newcomers; every third sends the same body as others do. Prints one JSON line last:
+stands against newcomers. Every third sends the same body as others of its kind and says how often it has tried, as
+OpenAI's clients do. Prints one JSON line last:
 
 ``admitted_first_retry``  of the clients that were refused, the share that was admitted when it came again
 ``median_over_needed``    told over truly needed seconds: the median over the clients that were refused
@@ -89,10 +90,11 @@ def main() -> None:
 
 def _middle_tokens(running: Stack) -> int:
     """The tokens that a job of the middle length makes in :data:`JOB_SECONDS` among a full batch."""
-    _batch_seconds(running, 200)  # the first one warms up
-    tokens = 1500
-    made = int(tokens * JOB_SECONDS / _batch_seconds(running, tokens))
-    return max(20, min(made, int(LONGEST_TOKENS / max(LENGTHS))))
+    tokens = 200
+    for _ in range(3):  # the first one warms up; the longer an answer, the slower its tokens come
+        made = int(tokens * JOB_SECONDS / _batch_seconds(running, tokens))
+        tokens = max(20, min(made, int(LONGEST_TOKENS / max(LENGTHS))))
+    return tokens
 
 
 def _batch_seconds(running: Stack, tokens: int) -> float:
@@ -124,18 +126,20 @@ async def _crowd(running: Stack, tokens: int, per_second: float) -> list[Told]:
                 await asyncio.sleep(draw.expovariate(per_second))
             told.append(Told())
             length = int(tokens * draw.choice(LENGTHS))
-            prompt, length = ("alike", tokens) if number % 3 == 0 else (f"client {number}", length)
-            group.create_task(_client(http, told[-1], _body(prompt, length)))
+            alike = number % 3 == 0
+            body = _body("alike", tokens) if alike else _body(f"client {number}", length)
+            group.create_task(_client(http, told[-1], body, says_count=alike))
     return told
 
 
-async def _client(http: httpx.AsyncClient, told: Told, body: dict[str, object]) -> None:
-    answer = await http.post("/v1/jobs", json=body)
+async def _client(http: httpx.AsyncClient, told: Told, body: dict[str, object], *, says_count: bool) -> None:
+    headers = [{"x-stainless-retry-count": str(count)} if says_count else {} for count in range(2)]
+    answer = await http.post("/v1/jobs", json=body, headers=headers[0])
     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         told.refused_at, told.retry_after = time.time(), float(answer.headers["Retry-After"])
         assert told.retry_after < AGAIN_MOST_SECONDS
         await asyncio.sleep(told.retry_after)
-        answer = await http.post("/v1/jobs", json=body)
+        answer = await http.post("/v1/jobs", json=body, headers=headers[1])
     if answer.status_code == httpx.codes.ACCEPTED:
         job = answer.json()
         told.job = job["id"]

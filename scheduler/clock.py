@@ -27,7 +27,7 @@ SPREAD: Final = 0.5
 """Of the square root of a count of starts: how far a count strays. Ends that came wholly at random would
 stray by once the root; answers' lengths stray by about half their mean, and so do counts of them."""
 
-SLOWER: Final = 1.1
+SLOWER: Final = 1.05
 """How much slower than it was just measured a worker may turn out to be."""
 
 _SLOWEST: Final = 0.01
@@ -87,7 +87,7 @@ class Starts:
         places = [
             place
             for worker, age in self._workers
-            for place in _places(worker, self.mean_tokens, need_bytes, age, busy=waiting.jobs > 0)
+            for place in _places(worker, self.mean_tokens, need_bytes, age, waiting.jobs)
         ]
         if not places:
             places = [(0.0, self.mean_tokens / DEFAULT_TOKENS_PER_SECOND)]
@@ -199,11 +199,12 @@ def age_of(worker: WorkerView, now_seconds: float) -> float:
 
 
 def _places(
-    worker: WorkerView, work_tokens: float, need_bytes: int, age_seconds: float, *, busy: bool
+    worker: WorkerView, work_tokens: float, need_bytes: int, age_seconds: float, waiting_jobs: int
 ) -> Iterable[tuple[float, float]]:
     """A worker's places: in how many seconds each is free, and how long a job then stays.
 
-    Where jobs wait, a place that has come free since the report is taken again already.
+    Where jobs wait, a place that has come free since the report is taken again already; so is one that was free
+    then, where more wait than it had room for.
     """
     running = len(worker.seconds_to_free)
     room = worker.headroom_bytes // max(1, _typical_bytes(worker) or need_bytes)
@@ -211,8 +212,9 @@ def _places(
     stay = work_tokens * (running + vacant) / (rate_of(worker) or DEFAULT_TOKENS_PER_SECOND)
     for seconds, _ in worker.seconds_to_free:
         left = seconds - age_seconds
-        yield (left % stay if busy and left < 0 else max(0.0, left)), stay
-    yield from itertools.repeat((0.0, stay), vacant)
+        yield (left % stay if waiting_jobs and left < 0 else max(0.0, left)), stay
+    taken = waiting_jobs > vacant and age_seconds > 0
+    yield from itertools.repeat((max(0.0, stay - age_seconds / 2) if taken else 0.0, stay), vacant)
 
 
 def _typical_bytes(worker: WorkerView) -> int:

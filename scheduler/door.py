@@ -31,10 +31,10 @@ from scheduler.waiting import Bounds
 _TRIES: Final = 8
 """Times that a decision is made anew because the queue changed under it."""
 
-_HELD_TRIES: Final = 8
-_HELD_SECONDS: Final = 0.25
-"""Two seconds in all: who comes when it was told to and finds its room not there yet is let in a moment late
-rather than sent away again."""
+_HELD_TRIES: Final = 10
+_HELD_SECONDS: Final = 0.5
+"""Five seconds in all: who comes when it was told to and finds its room not there yet is let in a moment late
+rather than sent away again. A worker may stand still for as long, and promises are late by that."""
 
 _JITTER: Final = 1.05
 """On what a client is told: those who are refused together do not come back in one instant, nor early."""
@@ -71,13 +71,13 @@ class Door:
         )
         self._turn = threading.Lock()  # one process's clients do not undo each other's decisions
 
-    def let_in(self, rec: JobRecord, takers: Sequence[WorkerView], *, again: bool = False) -> None:
+    def let_in(self, rec: JobRecord, takers: Sequence[WorkerView], *, again: bool | None = None) -> None:
         """Put a new job into its queue.
 
         Args:
             rec: the job.
             takers: the workers that take it.
-            again: whether its client says that it was refused before.
+            again: whether its client was refused before; None where it does not say.
 
         Raises:
             ClientError: ``queue_full``, with the time to come back, and a place held for then.
@@ -110,7 +110,7 @@ class Door:
         return self._queue.swap(swap) == [1]
 
     def _decide(
-        self, rec: JobRecord, digest: str, *, again: bool, patient: bool
+        self, rec: JobRecord, digest: str, *, again: bool | None, patient: bool
     ) -> ClientError | _Soon | None:
         """Let a job in, refuse it, or have it wait a moment; the places held follow."""
         for left in reversed(range(_TRIES)):

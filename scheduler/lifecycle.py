@@ -65,13 +65,13 @@ class Lifecycle:
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
         self._door = Door(self.queue, settings, self.outlook, clock)
 
-    def submit(self, request: JobRequest, owner: str = "", *, again: bool = False) -> JobRecord:
+    def submit(self, request: JobRequest, owner: str = "", *, again: bool | None = None) -> JobRecord:
         """Accept a job into its queue.
 
         Args:
             request: what is asked.
             owner: whose share it counts against, as :func:`scheduler.owner.owner_of` names it.
-            again: whether its client says that it was refused before.
+            again: whether its client was refused before; None where it does not say.
 
         Raises:
             ClientError: ``model_not_found``, ``invalid_request`` (more prompt than the model has positions),

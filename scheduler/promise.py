@@ -70,22 +70,22 @@ def promise(now: float, seconds: float) -> Promise:
     return Promise(told, now + seconds if seconds > RETRY_AFTER_MAX_SECONDS else come_at, come_at)
 
 
-def whose(bookings: Iterable[Booking], digest: str, now: float, *, again: bool) -> Booking | None:
+def whose(bookings: Iterable[Booking], digest: str, now: float, *, again: bool | None) -> Booking | None:
     """The place that is held for a request, if one is.
 
-    Requests alike cannot be told from one that comes back, but by the time: who obeys comes when it was
-    told to. So one that comes while no client of its like is expected is another, with a place of its own,
-    unless it says that it was here before, or there are too many of them.
+    Requests alike cannot be told from one that comes back, unless their clients say so, but by the time: who
+    obeys comes when it was told to. So one that comes while no client of its like is expected is another, with
+    a place of its own; but not beyond a number.
 
     Args:
         bookings: every place held.
         digest: of the owner and the request.
         now: Unix seconds.
-        again: whether the client says that it was refused before.
+        again: whether the client was refused before; None where it does not say.
     """
     alike = sorted((each for each in bookings if each.digest == digest), key=lambda each: each.come_at)
     if not alike:
         return None
-    if alike[0].come_at <= now or again:
+    if again or (again is None and alike[0].come_at <= now):
         return alike[0]
     return alike[-1] if len(alike) >= TWINS_MOST else None

@@ -81,16 +81,18 @@ def test_a_full_queue_tells_when_there_will_be_room(full: FlaskClient) -> None:
 
 
 def test_openais_client_that_comes_too_early_keeps_its_place(full: FlaskClient, connection: Redis) -> None:
-    """It says that it was here before; one alike that does not say so has a place of its own."""
+    """It says that it was here before; one alike that says it was not, or nothing, has a place of its own."""
     chat = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], "max_tokens": 9}
     first = full.post("/v1/chat/completions", json=chat, headers={"x-stainless-retry-count": "0"})
     assert (first.status_code, connection.hlen(BOOKINGS_KEY)) == (503, 1)
     again = full.post("/v1/chat/completions", json=chat, headers={"x-stainless-retry-count": "1"})
     assert (again.status_code, connection.hlen(BOOKINGS_KEY)) == (503, 1)
     assert int(again.headers["Retry-After"]) <= int(first.headers["Retry-After"])
-    twin = full.post("/v1/chat/completions", json=chat)
+    twin = full.post("/v1/chat/completions", json=chat, headers={"x-stainless-retry-count": "0"})
     assert (twin.status_code, connection.hlen(BOOKINGS_KEY)) == (503, 2)
     assert int(twin.headers["Retry-After"]) > int(first.headers["Retry-After"])
+    third = full.post("/v1/chat/completions", json=chat)
+    assert (third.status_code, connection.hlen(BOOKINGS_KEY)) == (503, 3)
 
 
 @pytest.mark.parametrize("said", ["-1", "1e9", "٣x", "", "0x1", "9" * 4000])

@@ -77,6 +77,14 @@ def test_a_report_ages() -> None:
     assert starts(said, now=0.0).nth(1) == 1.0
 
 
+def test_a_place_that_was_free_is_taken_where_many_wait() -> None:
+    """A report of two seconds ago: one job more waits than it had room for, so others have started since."""
+    said = replace(IDLE, max_batch=2, reported_at=1000.0, work_tokens_per_second=40.0)
+    assert starts(said, jobs=3, now=1002.0).nth(1) == 4.0 - 1.0
+    assert starts(said, jobs=2, now=1002.0).nth(1) == 0.0
+    assert starts(said, jobs=3, now=1000.0).nth(1) == 0.0
+
+
 def test_the_rate_is_that_of_work_and_else_that_of_tokens_made() -> None:
     """Until anything was measured, a small model's on a laptop."""
     made = replace(FULL, work_tokens_per_second=0.0, tokens_per_second=20.0)

@@ -27,28 +27,34 @@ def test_nobody_is_told_to_come_before_its_time(seconds: float, told: Promise) -
 
 def test_a_place_is_that_of_who_was_told_to_come() -> None:
     """From the moment that it was told on."""
-    assert whose([HELD], "a", 110.0, again=False) is HELD
+    assert whose([HELD], "a", 110.0, again=None) is HELD
     assert whose([HELD], "b", 110.0, again=True) is None
 
 
 def test_one_alike_that_nobody_waits_for_is_another() -> None:
     """It comes before the first was told to: it gets a place of its own, unless it says it was here before."""
-    assert whose([HELD], "a", 105.0, again=False) is None
+    assert whose([HELD], "a", 105.0, again=None) is None
     assert whose([HELD], "a", 105.0, again=True) is HELD
+
+
+def test_one_that_says_it_is_new_takes_no_others_place() -> None:
+    """Though it comes when another of its like is expected."""
+    assert whose([HELD], "a", 110.0, again=False) is None
+    assert whose([HELD] * TWINS_MOST, "a", 110.0, again=False) is HELD
 
 
 def test_the_first_of_those_alike_comes_first() -> None:
     """Each takes the place whose time came soonest."""
     first, second = replace(HELD, serial="0", come_at=104.0), HELD
-    assert whose([second, first], "a", 105.0, again=False) is first
-    assert whose([second, first], "a", 111.0, again=False) is first
+    assert whose([second, first], "a", 105.0, again=None) is first
+    assert whose([second, first], "a", 111.0, again=None) is first
 
 
 def test_there_is_an_end_to_those_alike() -> None:
     """So many places, and one more is told of the last one's."""
     many = [replace(HELD, serial=str(number), come_at=110.0 + number) for number in range(TWINS_MOST)]
-    assert whose(many[1:], "a", 105.0, again=False) is None
-    assert whose(many, "a", 105.0, again=False) is many[-1]
+    assert whose(many[1:], "a", 105.0, again=None) is None
+    assert whose(many, "a", 105.0, again=None) is many[-1]
 
 
 def test_a_place_lapses_after_a_grace() -> None:
