@@ -18,6 +18,10 @@ from scheduler.clock import Starts, total
 from scheduler.job import PRIORITIES
 from scheduler.promise import Booking
 
+CAUTION: Final = 1.25
+"""Who was promised a place keeps it though the workers turn out so much slower than the clock allows for anyway:
+as long as that could be, no newcomer is let in before."""
+
 PATIENT: Final = "batch"
 """The class whose jobs may wait beyond the target."""
 
@@ -152,7 +156,7 @@ def patience_tokens(starts: Starts, target_wait_seconds: float) -> float:
 def _scales(board: Board, tokens: int, priority: str) -> Iterator[_Scale]:
     most, mean = board.most, board.starts.mean_tokens
     booked = sorted(board.bookings, key=lambda each: each.due)
-    by_then = board.starts.surely_by([each.due - board.now for each in booked])
+    by_then = board.starts.surely_by([(each.due - board.now) / CAUTION for each in booked])
     places = list(zip(by_then, booked, strict=True))
     waits = total(board.waiting.values())
     yield _Scale(most.jobs, waits.jobs, 1, 1, [(starts, 1) for starts, _ in places])

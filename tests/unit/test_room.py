@@ -10,7 +10,7 @@ import pytest
 from scheduler.admission import WorkerView
 from scheduler.clock import Starts, Work, total
 from scheduler.promise import Booking
-from scheduler.room import Board, Full, Limits, Most, ask, ask_due, patience_tokens
+from scheduler.room import CAUTION, Board, Full, Limits, Most, ask, ask_due, patience_tokens
 
 NOW = 1000.0
 
@@ -91,8 +91,8 @@ def test_newcomers_are_kept_off_places_that_are_held() -> None:
 
 def test_a_place_that_will_be_there_in_time_keeps_nobody_off() -> None:
     """By then as many have surely started as the newcomer puts before it."""
-    assert ask(board(3, place(board(3).starts.surely(1))), 10, "standard") == Limits(3, 990)
-    later = board(3).starts.surely(2)
+    assert ask(board(3, place(CAUTION * board(3).starts.surely(1))), 10, "standard") == Limits(3, 990)
+    later = CAUTION * board(3).starts.surely(2)
     assert isinstance(ask(board(3, place(later), place(later), place(later)), 10, "standard"), Full)
 
 
