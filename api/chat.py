@@ -22,7 +22,7 @@ from api.chat_answer import Chunks, completion
 from api.chat_request import ChatRequest
 from api.errors import error_answer, store_unavailable
 from api.outcomes import failure
-from api.presence import Gone, client_gone
+from api.presence import Gone, client_gone, comes_again
 from api.schemas import ChatCompletion
 from api.services import Services, services
 from api.spec import ERRORS, streams
@@ -49,7 +49,7 @@ def complete(body: ChatRequest) -> Response:
     """Complete a chat, as OpenAI's route of this name does."""
     here = services()
     owner = owner_of(request.headers.get("Authorization"))
-    attended = Attended(here, here.lifecycle.submit(body.to_job(), owner))
+    attended = Attended(here, here.lifecycle.submit(body.to_job(), owner, again=comes_again()))
     try:
         return _streaming(attended, body.wants_usage) if body.stream else _waiting(attended)
     except BaseException:  # the server may be stopping

@@ -12,7 +12,7 @@ from flask_openapi3.models.tag import Tag
 from api.answers import answer
 from api.errors import error_answer
 from api.outcomes import failure, result_of
-from api.presence import client_gone
+from api.presence import client_gone, comes_again
 from api.schemas import JobAnswer, JobList, JobPath, JobQuery, ListQuery, ResultAnswer
 from api.services import Services, services
 from api.spec import ERRORS, streams
@@ -41,7 +41,8 @@ def submit(body: JobRequest) -> Response:
     """
     here = services()
     wait = _preferred_wait(request.headers.get("Prefer", ""))
-    rec = here.lifecycle.submit(body, owner_of(request.headers.get("Authorization")))
+    owner = owner_of(request.headers.get("Authorization"))
+    rec = here.lifecycle.submit(body, owner, again=comes_again())
     headers = {"Location": f"/v1/jobs/{rec.id}"}
     accepts = request.accept_mimetypes.best_match(["application/json", EVENT_STREAM])
     if body.stream or accepts == EVENT_STREAM:

@@ -1,4 +1,4 @@
-"""Whether the client of a request is still there: its end of the connection, looked at between events."""
+"""What is known of a request's client: whether it is still there, whether it was here before."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from flask import request
 Gone = Callable[[], bool]
 
 _SOCKET: Final = "gunicorn.socket"
+_RETRIES: Final = "x-stainless-retry-count"  # OpenAI's own clients say it
 
 
 def client_gone() -> Gone:
-    """A question that can be asked later, outside the request; always False where nobody can know."""
+    """Whether its end of the connection is closed: a question that can be asked later, outside the request.
+
+    Always False where nobody can know.
+    """
     connection: Any = request.environ.get(_SOCKET)
     return (lambda: _closed(connection)) if connection is not None else (lambda: False)
+
+
+def comes_again() -> bool | None:
+    """Whether the client repeats a request that was refused; None where it does not say."""
+    count = request.headers.get(_RETRIES, "").strip()
+    return count.strip("0") != "" if count.isdecimal() else None
 
 
 def _closed(connection: socket.socket) -> bool:

@@ -173,6 +173,7 @@ class WorkerAnswer(BaseModel):
     headroom_bytes: int
     running: int
     tokens_per_second: float
+    work_tokens_per_second: float
     models: list[WorkerModel]
     queues: list[str]
     counters: dict[str, int]

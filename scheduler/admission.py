@@ -1,4 +1,4 @@
-"""Who may run: what to accept, what to claim next, when to retry. Pure decisions over plain values.
+"""Who may run: what to accept, what to claim next. Pure decisions over plain values.
 
 Three answers, never confused: *admitted* (now), *waits* (it fits, later), *never fits*.
 """
@@ -9,13 +9,13 @@ import enum
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from scheduler.backfill import Blocked, Promises, blocked, may_pass
 from scheduler.card import ModelCard
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
+from scheduler.job import PRIORITIES
 from scheduler.ledger import Ledger
 
 
@@ -40,6 +40,18 @@ class WorkerView:
     """When running jobs end and the bytes each gives back, soonest first."""
     headroom_bytes: int = 0
     tokens_per_second: float = 0.0
+    work_tokens_per_second: float = 0.0
+    """Prompt and completion tokens together; 0 where nothing was measured yet."""
+    max_batch: int = 1
+    """Jobs that it runs together at most."""
+    reported_at: float = 0.0
+    """Unix seconds; 0 where it is of now."""
+    queues: frozenset[str] = frozenset(PRIORITIES)
+    """The classes that it takes."""
+
+    def takes(self, model: str, priority: str) -> bool:
+        """Whether it runs jobs of a class for a model."""
+        return model in self.served and priority in self.queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,50 +297,3 @@ def hopeless(ledger: Ledger, candidate: Candidate) -> bool:
     row = candidate.row if candidate.counted else Row(1, candidate.row.max_tokens)
     card = ledger.cards[candidate.model]
     return alone_bytes(card, fitted(card, row), ledger.chunk_tokens) > ledger.budget_bytes
-
-
-DEFAULT_TOKENS_PER_SECOND: Final = 20.0
-"""Assumed where nothing was measured yet: a small model on a laptop."""
-
-
-def seconds_until_free(
-    ending: Iterable[tuple[float, int]], headroom_bytes: int, need_bytes: int
-) -> float | None:
-    """When running jobs will have given back enough, in seconds from now; None where they never do.
-
-    Args:
-        ending: (seconds until it ends, bytes it gives back), one for each running job.
-        headroom_bytes: free now.
-        need_bytes: wanted.
-    """
-    free = headroom_bytes
-    if free >= need_bytes:
-        return 0.0
-    for seconds, given_back in sorted(ending):
-        free += given_back
-        if free >= need_bytes:
-            return seconds
-    return None
-
-
-def expected_wait(workers: Sequence[WorkerView], model: str, need_bytes: int, tokens_ahead: int) -> float:
-    """Seconds until a job could start: memory released by then, behind the queue's token work.
-
-    Args:
-        workers: the live ones.
-        model: the job's.
-        need_bytes: beside the weights.
-        tokens_ahead: prompt and completion tokens that wait before it.
-    """
-    serving = [worker for worker in workers if model in worker.served]
-    rate = sum(worker.tokens_per_second or DEFAULT_TOKENS_PER_SECOND for worker in serving)
-    behind = tokens_ahead / rate if rate else tokens_ahead / DEFAULT_TOKENS_PER_SECOND
-    releases = [
-        seconds
-        for worker in serving
-        if (seconds := seconds_until_free(worker.seconds_to_free, worker.headroom_bytes, need_bytes))
-        is not None
-    ]
-    return behind + min(
-        releases, default=max((s for w in serving for s, _ in w.seconds_to_free), default=0.0)
-    )

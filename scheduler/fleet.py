@@ -21,6 +21,7 @@ from redis import Redis
 
 from scheduler.admission import WorkerView
 from scheduler.card import ModelCard
+from scheduler.clock import DEFAULT_TOKENS_PER_SECOND
 from scheduler.job import PRIORITIES
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,9 @@ class WorkerReport:
     cards: dict[str, dict[str, Any]]
     running: tuple[RunningReport, ...] = ()
     tokens_per_second: FiniteFloat = 0.0
+    work_tokens_per_second: FiniteFloat = 0.0
+    """Prompt and completion tokens together, as fast as lately with the most jobs."""
+    max_batch: int = 1
     queues: tuple[str, ...] = ()
     """RQ's queues that it listens to."""
     counters: dict[str, int] = field(default_factory=dict)
@@ -96,7 +100,7 @@ class WorkerReport:
     def view(self) -> WorkerView:
         """The report as admission reads it."""
         rate = self.tokens_per_second
-        per_job = max(rate, 1.0) / max(1, len(self.running))
+        per_job = (rate if rate > 0 else DEFAULT_TOKENS_PER_SECOND) / max(1, len(self.running))
         return WorkerView(
             name=self.name,
             budget_bytes=self.budget_bytes,
@@ -107,7 +111,11 @@ class WorkerReport:
                 (job.remaining_tokens / per_job, job.reserved_bytes) for job in self.running
             ),
             headroom_bytes=self.headroom_bytes + self.cache_bytes,
-            tokens_per_second=rate,
+            tokens_per_second=max(0.0, rate),
+            work_tokens_per_second=max(0.0, self.work_tokens_per_second),
+            max_batch=self.max_batch,
+            reported_at=self.updated_at,
+            queues=frozenset(self.queues),
         )
 
 

@@ -12,13 +12,15 @@ from typing import Any
 from redis import Redis
 
 from scheduler import fleet
-from scheduler.admission import Decision, Verdict, expected_wait, judge
+from scheduler.admission import Decision, Verdict, WorkerView, judge
+from scheduler.door import Door, wanted
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
 from scheduler.foresight import Row
 from scheduler.histories import Histories
 from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
 from scheduler.lanes import tidy_swap
+from scheduler.outlook import Outlook, Wanted
 from scheduler.positions import refuse_overlong
 from scheduler.queue import JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
@@ -26,7 +28,6 @@ from scheduler.request import JobRequest
 from scheduler.settings import Settings
 from scheduler.slip import Slip
 from scheduler.tokenizers import PromptCounter, PromptTokens
-from scheduler.waiting import Bounds
 
 _FLEET_SECONDS = 0.5
 """How old the list of workers may be when a job is judged."""
@@ -64,13 +65,15 @@ class Lifecycle:
         self._counter = PromptCounter(connection)
         self._clock = clock
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
+        self._door = Door(self.queue, settings, self.outlook, clock)
 
-    def submit(self, request: JobRequest, owner: str = "") -> JobRecord:
+    def submit(self, request: JobRequest, owner: str = "", *, again: bool | None = None) -> JobRecord:
         """Accept a job into its queue.
 
         Args:
-            request: the job.
+            request: what is asked.
             owner: whose share it counts against, as :func:`scheduler.owner.owner_of` names it.
+            again: whether its client was refused before; None where it does not say.
 
         Raises:
             ClientError: ``model_not_found``, ``invalid_request`` (more prompt than the model has positions),
@@ -82,24 +85,18 @@ class Lifecycle:
             raise ClientError(
                 "model_not_found", f"the model {request.model!r} is not served here", param="model"
             )
-        workers = self.takers(request.model, request.priority)
+        workers = [report.view() for report in self.takers(request.model, request.priority)]
         max_tokens = request.max_tokens or self.settings.default_max_tokens
         prompt = self._counter.count(request)
-        refuse_overlong(self._counter, request, prompt, [report.view() for report in workers])
+        refuse_overlong(self._counter, request, prompt, workers)
         verdict = self._judge(workers, request.model, prompt, max_tokens)
         if not workers and not self.settings.queue_without_worker:
             reason = f"no live worker takes {request.priority} jobs for {request.model}"
             raise ClientError("no_worker", reason, retry_after=30)
         if request.on_insufficient_memory == "fail":
-            self._refuse_waiting(workers, request, verdict)
+            self._refuse_waiting(workers, request, verdict, prompt.likely + max_tokens)
         rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now)
-        bounds = Bounds.of(self.settings)
-        if not self.queue.submit(rec, bounds):
-            raise ClientError(
-                "queue_full",
-                bounds.why_full(Slip.of(rec), self.queue.waiting(), self.queue.owned(owner)),
-                retry_after=self.wait_seconds(request.model, 0, rec.meta.work_tokens, request.priority),
-            )
+        self._door.let_in(rec, workers, again=again)
         return rec
 
     def get(self, job_id: str) -> JobRecord:
@@ -111,24 +108,25 @@ class Lifecycle:
         if not JOB_ID.fullmatch(job_id):
             raise ClientError("not_found", f"no job {job_id[:64]!r}", param="id")
         rec = self.queue.fetch(job_id)
-        if rec.overdue(self._clock()) and self.end_waiting(rec, overdue_outcome(rec)):
+        if rec.overdue(self._clock()) and self.end_waiting(rec, overdue_outcome(rec, self.outlook())):
             return self.queue.fetch(job_id)
         return rec
 
     def end_overdue(self) -> list[str]:
         """End every waiting job whose ``queue_timeout`` has passed; their ids."""
         now = self._clock()
-        late = self.queue.headings(self.queue.overdue(now))
-        return [rec.id for rec in late if rec.overdue(now) and self.end_waiting(rec, overdue_outcome(rec))]
+        late = [rec for rec in self.queue.headings(self.queue.overdue(now)) if rec.overdue(now)]
+        if not late:
+            return []
+        outlook = self.outlook()
+        return [rec.id for rec in late if self.end_waiting(rec, overdue_outcome(rec, outlook))]
 
     def view(self, rec: JobRecord) -> dict[str, Any]:
         """A job as clients see it, with its place and the seconds until it should start."""
         if rec.state is not State.QUEUED:
             return rec.view()
         position = self.queue.position(rec)
-        jobs, tokens = self.queue.waiting()
-        ahead = int(tokens * max(0, (position or 1) - 1) / max(1, jobs))
-        eta = self.wait_seconds(rec.meta.model, rec.meta.estimated_bytes or 0, ahead, rec.meta.priority)
+        eta = self.outlook().start_seconds(wanted(rec), (position or 1) - 1)
         return rec.view(position, round(eta, 1))
 
     def cancel(self, job_id: str) -> JobRecord:
@@ -203,13 +201,14 @@ class Lifecycle:
         """Every served name: listed here, or by a live worker."""
         return sorted(set(self.settings.model_sources).union(*(report.served for report in self.workers())))
 
-    def wait_seconds(
-        self, model: str, need_bytes: int, tokens_ahead: int, priority: str | None = None
-    ) -> float:
-        """Seconds until memory for a job should be free, where any class will do or on those that take its own."""
-        views = [r.view() for r in self.workers() if priority is None or priority in r.queues]
-        seconds = expected_wait(views, model, need_bytes, tokens_ahead)
-        return seconds * random.uniform(1.0, _JITTER)  # noqa: S311 - those told at once do not return at once
+    def outlook(self) -> Outlook:
+        """The live workers and what waits now: from it comes every time that a client is told."""
+        views = tuple(report.view() for report in self.workers())
+        return Outlook(self._clock(), views, self.queue.waiting_by_class())
+
+    def retry_seconds(self, job: Wanted) -> float:
+        """When a job that was refused, or failed for want of memory, could start if it came again."""
+        return told_apart(self.outlook().start_seconds(job))
 
     def takers(self, model: str, priority: str) -> list[fleet.WorkerReport]:
         """The live workers that run such jobs."""
@@ -221,29 +220,30 @@ class Lifecycle:
         return tuple(next(ended) if rec.state in TERMINAL else rec for rec in records)
 
     def _judge(
-        self, workers: Sequence[fleet.WorkerReport], model: str, prompt: PromptTokens, max_tokens: int
+        self, workers: Sequence[WorkerView], model: str, prompt: PromptTokens, max_tokens: int
     ) -> Verdict:
         """Refuse what cannot fit even if its prompt is as short as it can be; estimate the rest."""
-        views = [report.view() for report in workers]
-        least = judge(views, model, Row(prompt.least, max_tokens))
+        least = judge(workers, model, Row(prompt.least, max_tokens))
         if least.decision is Decision.NEVER_FITS:
             raise never_fits("this job", least.need_bytes, least.limit_bytes)
-        return judge(views, model, Row(prompt.likely, max_tokens))
+        return judge(workers, model, Row(prompt.likely, max_tokens))
 
     def _refuse_waiting(
-        self, workers: Sequence[fleet.WorkerReport], request: JobRequest, verdict: Verdict
+        self, workers: Sequence[WorkerView], request: JobRequest, verdict: Verdict, work_tokens: int
     ) -> None:
-        views = [report.view() for report in workers]
-        loaded = [view for view in views if request.model in view.cards]
+        """Refuse a job that would rather fail than wait: it could start behind all that waits."""
+        loaded = [view for view in workers if request.model in view.cards]
         free = max((view.headroom_bytes for view in loaded), default=0)
-        jobs, tokens = self.queue.waiting()
+        outlook = self.outlook()
+        jobs = sum(jobs for jobs, _ in outlook.waiting.values())
         weights = min((view.cards[request.model].weights_bytes for view in loaded), default=0)
         need = verdict.need_bytes - weights
         if jobs or need > free or not loaded:
+            job = Wanted(request.model, request.priority, work_tokens, verdict.need_bytes)
             raise ClientError(
                 "insufficient_memory",
                 f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free and {jobs:,} jobs wait",
-                retry_after=self.wait_seconds(request.model, need, tokens, request.priority),
+                retry_after=told_apart(outlook.start_seconds(job, jobs)),
                 estimated_bytes=need,
                 limit_bytes=free,
             )
@@ -275,11 +275,17 @@ class Lifecycle:
         return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope)
 
 
-def overdue_outcome(rec: JobRecord) -> Outcome:
+def overdue_outcome(rec: JobRecord, outlook: Outlook) -> Outcome:
     """How a job ends that waited longer than it was willing to."""
     waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
-    error = ClientError("queue_timeout", f"no memory came free within {waited:g} s", retry_after=30)
+    seconds = told_apart(outlook.start_seconds(wanted(rec)))
+    error = ClientError("queue_timeout", f"no memory came free within {waited:g} s", retry_after=seconds)
     return Outcome(State.FAILED, error=error.body())
+
+
+def told_apart(seconds: float) -> float:
+    """A time to tell, a little later for each: those who are told at once do not return at once."""
+    return seconds * random.uniform(1.0, _JITTER)  # noqa: S311 - not for secrets
 
 
 def never_fits(what: str, need_bytes: int, limit_bytes: int) -> ClientError:

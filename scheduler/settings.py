@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     max_queued_tokens: Annotated[int, Field(ge=1)] = Field(
         20_000_000, description="How many tokens of work (prompt + max_tokens) may wait."
     )
+    target_wait: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
+        600.0,
+        description="A job that would start later than so many seconds from now is refused with `queue_full`"
+        " (class `batch` is not): OpenAI's client gives up after as many.",
+    )
     max_queued_jobs_per_key: Annotated[int, Field(ge=1)] | None = Field(
         None,
         description="How many jobs of one API key may wait, those without a key together; unset: no bound of their own.",

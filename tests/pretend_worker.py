@@ -43,8 +43,10 @@ class PretendWorker:
         self.queue = JobQueue(connection, result_ttl=600)
         self.holding = Holding(self.queue, name)
 
-    def report(self, budget_bytes: int = GIB, lease_seconds: float = 60.0) -> fleet.WorkerReport:
-        """Say that it lives."""
+    def report(
+        self, budget_bytes: int = GIB, lease_seconds: float = 60.0, **fields: Any
+    ) -> fleet.WorkerReport:
+        """Say that it lives, and whatever else the test wants it to say."""
         said = fleet.WorkerReport(
             name=self.name,
             host="here",
@@ -63,6 +65,7 @@ class PretendWorker:
             cards={MODEL: CARD.to_json()},
             queues=PRIORITIES,
         )
+        said = replace(said, **fields)
         fleet.report(self.connection, said, lease_seconds)
         return said
 

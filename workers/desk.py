@@ -10,13 +10,14 @@ from typing import Any, Final
 import structlog
 
 from scheduler.blame import Failure, judge_failure
+from scheduler.door import wanted
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
 from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running
-from scheduler.record import Meta, Outcome
+from scheduler.record import JobRecord, Meta, Outcome
 from scheduler.slots import Extent, Written
 from scheduler.swap import STORE_ERRORS
 from workers.planning import Planning
@@ -176,7 +177,7 @@ class Desk:
             meta = held.rec.meta
             wish = held.rec.envelope["request"].get("max_attempts")
             most = wish if isinstance(wish, int) else self._lifecycle.settings.max_attempts
-            wait = self._wait_seconds(meta)
+            wait = self.wait_seconds(held.rec)
             verdict = judge_failure(meta, failure, most, wait)
             if isinstance(verdict, ClientError):
                 self.fail(held, verdict)
@@ -203,10 +204,10 @@ class Desk:
         """So that each, put at its queue's front, stands behind those that came before it."""
         return sorted(jobs, key=lambda held: held.rec.id, reverse=True)
 
-    def _wait_seconds(self, meta: Meta) -> float:
+    def wait_seconds(self, rec: JobRecord) -> float:
         """What to tell a client who should come back; the store need not answer for it."""
         try:
-            return self._lifecycle.wait_seconds(meta.model, meta.estimated_bytes or 0, 0)
+            return self._lifecycle.retry_seconds(wanted(rec))
         except STORE_ERRORS:
             return _WAIT_UNKNOWN_SECONDS
 

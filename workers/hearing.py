@@ -92,12 +92,15 @@ class Hearing:
                 died = True
         while self._heard:
             steps: list[Message] = []
+            computed = 0
             while self._heard and self._heard[0]["kind"] == "step":
                 message = self._heard.popleft()
                 steps += message["steps"]
                 prompt_tokens = self._desk.note_progress(message)
+                computed += prompt_tokens
                 if "seconds" in message:
                     self.loops.note(message["seconds"], prompt_tokens)
+            self._keep_pace(steps, computed)
             self._write(steps)  # a job's tokens before its shedding
             if self._heard:
                 self._on(self._heard.popleft())
@@ -108,10 +111,14 @@ class Hearing:
     def _write(self, steps: Sequence[Message]) -> None:
         if not steps:
             return
-        self.pace.count(sum(len(step.get("tokens", ())) for step in steps))
         if self._desk.ledger is not None:
             self._desk.ledger.note_cache(self._supervisor.account.cache_bytes)
         self._desk.write(progress_of(self._desk, steps))
+
+    def _keep_pace(self, steps: Sequence[Message], computed: int) -> None:
+        made = sum(len(step.get("tokens", ())) for step in steps)
+        if made or computed:
+            self.pace.count(made, computed, len(self._desk.granted))
 
     def _on(self, message: Message) -> None:
         does = {
@@ -200,6 +207,8 @@ class Hearing:
         )
         held.rec = replace(held.rec, meta=meta)
         if fits:
+            if not self._desk.granted:
+                self.pace.begin()
             self._desk.grant(held)
         elif need > ledger.budget_bytes:
             self._desk.fail(held, never_fits(held.rec.id, need, ledger.budget_bytes))
@@ -207,7 +216,8 @@ class Hearing:
             held.rec.envelope["request"].get("on_insufficient_memory") == "fail"
         ):
             message = f"insufficient memory now: the job needs {gib(resumed)}"
-            self._desk.fail(held, ClientError("insufficient_memory", message, retry_after=1))
+            wait = self._desk.wait_seconds(held.rec)
+            self._desk.fail(held, ClientError("insufficient_memory", message, retry_after=wait))
         else:
             self._desk.put_back(held, "larger than estimated")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Final
 
 from scheduler.forecast import Rates
 
 _WINDOW_SECONDS: Final = 30.0
-_WINDOW: Final = 512
+_SAMPLE_SECONDS: Final = 0.25
 _PAUSE_SECONDS: Final = 10.0
+_FULLEST: Final = 0.75
+"""Of the most jobs that lately ran together: with fewer, a worker does not show what it can do."""
 
 _NEWEST: Final = 0.1
 """What the latest loop counts for: about the last ten decide."""
@@ -18,6 +21,16 @@ _NEWEST: Final = 0.1
 DEATHS_MOST: Final = 5
 DEATHS_SECONDS: Final = 60.0
 COOLDOWN_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class _Sample:
+    """A stretch of work: seconds, tokens made, tokens of prompts computed beside them, jobs at most."""
+
+    seconds: float = 0.0
+    made: int = 0
+    prompts: int = 0
+    jobs: int = 0
 
 
 class Pace:
@@ -29,25 +42,53 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._counts: collections.deque[tuple[float, int]] = collections.deque()
+        self._samples: collections.deque[_Sample] = collections.deque()
+        self._seconds = 0.0
         self._counted_at: float | None = None
 
-    def count(self, tokens: int) -> None:
-        """Note tokens that were just made; the time since the last ones is theirs, a pause is nobody's."""
+    def begin(self) -> None:
+        """Work begins after a rest: the time before is nobody's."""
+        self._counted_at = self._clock()
+
+    def count(self, tokens: int, prompt_tokens: int = 0, jobs: int = 1) -> None:
+        """Note tokens that were just made, and of prompts computed, for so many jobs.
+
+        The time since the last ones is theirs, a pause is nobody's.
+        """
         now = self._clock()
         if self._counted_at is not None and now - self._counted_at < _PAUSE_SECONDS:
-            self._counts.append((now - self._counted_at, tokens))
-            while (
-                sum(seconds for seconds, _ in self._counts) > _WINDOW_SECONDS or len(self._counts) > _WINDOW
-            ):
-                self._counts.popleft()
+            if not self._samples or self._samples[-1].seconds >= _SAMPLE_SECONDS:
+                self._samples.append(_Sample())
+            last = self._samples[-1]
+            last.seconds += now - self._counted_at
+            last.made += tokens
+            last.prompts += prompt_tokens
+            last.jobs = max(last.jobs, jobs)
+            self._seconds += now - self._counted_at
+            while self._seconds > _WINDOW_SECONDS:
+                self._seconds -= self._samples.popleft().seconds
         self._counted_at = now
 
     @property
     def tokens_per_second(self) -> float:
-        """The rate; what it last was while nothing is made; 0 before anything was."""
-        seconds = sum(seconds for seconds, _ in self._counts)
-        return sum(tokens for _, tokens in self._counts) / seconds if seconds > 0 else 0.0
+        """The rate of tokens made; what it last was while nothing is made; 0 before anything was."""
+        return self._rate(self._samples, lambda sample: sample.made)
+
+    @property
+    def work_tokens_per_second(self) -> float:
+        """The rate of prompt and completion tokens while as many jobs ran as lately ever did.
+
+        A worker with one job makes a fraction of what it makes with thirty, and those who wait, wait for
+        one that is as full as it gets.
+        """
+        fullest = _FULLEST * max((sample.jobs for sample in self._samples), default=0)
+        full = [sample for sample in self._samples if sample.jobs >= fullest]
+        return self._rate(full, lambda sample: sample.made + sample.prompts)
+
+    @staticmethod
+    def _rate(samples: Collection[_Sample], tokens: Callable[[_Sample], int]) -> float:
+        seconds = sum(sample.seconds for sample in samples)
+        return sum(map(tokens, samples)) / seconds if seconds > 0 else 0.0
 
 
 class Loops:

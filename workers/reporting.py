@@ -103,6 +103,7 @@ class Reporting:
         *,
         active_bytes: int,
         tokens_per_second: float,
+        work_tokens_per_second: float,
         served: Sequence[str],
     ) -> None:
         """Say how this worker is, its account settled, where that changed or the lease asks; see to the silent."""
@@ -134,6 +135,8 @@ class Reporting:
                 for held in running
             ),
             tokens_per_second=tokens_per_second,
+            work_tokens_per_second=work_tokens_per_second,
+            max_batch=self._lifecycle.settings.max_batch,
             queues=self._queues,
             counters=dict(self._counters),
             footprint_ratios=self._footprint_ratios,

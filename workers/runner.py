@@ -297,5 +297,6 @@ class Runner:
             self.running.values(),
             active_bytes=self.supervisor.account.active_bytes,
             tokens_per_second=self._hearing.pace.tokens_per_second,
+            work_tokens_per_second=self._hearing.pace.work_tokens_per_second,
             served=self._residency.served,
         )

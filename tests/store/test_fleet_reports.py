@@ -110,7 +110,9 @@ def test_a_worker_names_the_limit_that_it_goes_by(lifecycle: Lifecycle, worker: 
     reporting.ready({"kind": "ready", "limits_bytes": limits, **steady})
     for ledger in (None, Ledger(900, 16, 1, 300)):
         reporting.changed()
-        reporting.report("ready", ledger, (), active_bytes=0, tokens_per_second=0.0, served=())
+        reporting.report(
+            "ready", ledger, (), active_bytes=0, tokens_per_second=0.0, work_tokens_per_second=0.0, served=()
+        )
         (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "three"]
         assert said.budget_bytes == limits[said.budget_source] == 900
 
@@ -123,6 +125,8 @@ def test_a_report_gives_back_what_time_has_freed(lifecycle: Lifecycle) -> None:
     ledger.reserve(holder, CARD.model, Row(500, 10))
     before = ledger.reserved_bytes
     ledger.advance(holder, 505)
-    reporting.report("ready", ledger, (), active_bytes=0, tokens_per_second=0.0, served=())
+    reporting.report(
+        "ready", ledger, (), active_bytes=0, tokens_per_second=0.0, work_tokens_per_second=0.0, served=()
+    )
     (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "four"]
     assert said.reserved_bytes == ledger.reserved_bytes < before

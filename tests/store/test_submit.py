@@ -11,6 +11,7 @@ from rq import Queue
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
+from scheduler.bookings import BOOKINGS_KEY
 from scheduler.errors import ClientError
 from scheduler.job import PRIORITIES, State
 from scheduler.lifecycle import Lifecycle
@@ -44,11 +45,14 @@ def ask(lifecycle: Lifecycle, owner: str = "", **fields: Any) -> str:
 
 
 def refused(lifecycle: Lifecycle, owner: str = "", **fields: Any) -> ClientError:
-    """Submit a job that is refused; nothing in the store changes."""
+    """Submit a job that is refused; nothing in the store changes, but that a place is held for it."""
     before = snapshot(lifecycle.connection)
     with pytest.raises(ClientError) as caught:
         ask(lifecycle, owner, **fields)
-    assert snapshot(lifecycle.connection) == before
+    after = snapshot(lifecycle.connection)
+    held = BOOKINGS_KEY.encode()
+    assert (held in after) == (held in before or caught.value.code == "queue_full")
+    assert after | {held: None} == before | {held: None}
     return caught.value
 
 
@@ -87,11 +91,12 @@ def test_the_queue_is_bounded_in_jobs(bounded: Bounded) -> None:
     assert error.retry_after
 
 
-def test_the_queue_is_bounded_in_tokens(bounded: Bounded) -> None:
+def test_the_queue_is_bounded_in_tokens(bounded: Bounded, clock: Clock) -> None:
     """To the token: eleven and eleven fit into twenty-two, and nothing more does."""
     lifecycle = bounded(max_queued_tokens=22)
     ask(lifecycle)
     assert refused(lifecycle, max_tokens=11).code == "queue_full"
+    clock.now += 300  # the place that is held for it lapses
     ask(lifecycle)
     assert lifecycle.queue.waiting() == (2, 22)
     assert refused(lifecycle, max_tokens=1).code == "queue_full"
@@ -100,7 +105,7 @@ def test_the_queue_is_bounded_in_tokens(bounded: Bounded) -> None:
 ANN, BOB = owner_of("Bearer ann"), owner_of("Bearer bob")
 
 
-def test_each_owner_has_a_bound_in_jobs(bounded: Bounded, worker: PretendWorker) -> None:
+def test_each_owner_has_a_bound_in_jobs(bounded: Bounded, worker: PretendWorker, clock: Clock) -> None:
     """Over all classes together; others still come in, a claim makes room, and the message says whose bound it is."""
     lifecycle = bounded(max_queued_jobs_per_key=2)
     first = ask(lifecycle, ANN)
@@ -116,17 +121,19 @@ def test_each_owner_has_a_bound_in_jobs(bounded: Bounded, worker: PretendWorker)
     ask(lifecycle)
     assert "this API key" in refused(lifecycle).message
     worker.claim(first)
+    clock.now += 300  # the places that are held lapse
     ask(lifecycle, ANN)
     assert refused(lifecycle, ANN).code == "queue_full"
 
 
-def test_each_owner_has_a_bound_in_tokens(bounded: Bounded) -> None:
+def test_each_owner_has_a_bound_in_tokens(bounded: Bounded, clock: Clock) -> None:
     """To the token, like the queue's."""
     lifecycle = bounded(max_queued_tokens_per_key=22, max_queued_jobs_per_key=9)
     ask(lifecycle, ANN)
     assert refused(lifecycle, ANN, max_tokens=11).message.endswith(
         "at most 9 jobs and 22 tokens of one key may"
     )
+    clock.now += 300
     ask(lifecycle, ANN)
     assert lifecycle.queue.owned(ANN) == (2, 22)
     assert refused(lifecycle, ANN, max_tokens=1).code == "queue_full"

@@ -8,17 +8,14 @@ from dataclasses import replace
 import pytest
 
 from scheduler.admission import (
-    DEFAULT_TOKENS_PER_SECOND,
     Candidate,
     Choice,
     Decision,
     Limits,
     WorkerView,
     choose,
-    expected_wait,
     hopeless,
     judge,
-    seconds_until_free,
 )
 from scheduler.backfill import Promises
 from scheduler.footprint import alone_bytes
@@ -182,26 +179,3 @@ def test_a_job_that_no_worker_could_hold_never_fits() -> None:
 def test_what_is_not_known_is_not_refused(workers: list[WorkerView]) -> None:
     """Without a worker, or with one that has not measured the model, the job waits."""
     assert judge(workers, PLAIN.model, LARGE).decision is Decision.WAITS
-
-
-@pytest.mark.parametrize(
-    ("need", "seconds"), [(0, 0.0), (10, 0.0), (11, 2.0), (30, 2.0), (31, 5.0), (60, 5.0), (61, None)]
-)
-def test_memory_comes_free_as_jobs_end(need: int, seconds: float | None) -> None:
-    """Soonest first, whatever the order in which they are told."""
-    assert seconds_until_free([(5.0, 30), (2.0, 20)], 10, need) == seconds
-
-
-def test_the_wait_is_for_memory_behind_the_queue() -> None:
-    """Tokens ahead over the serving workers' rates, then the soonest release that is enough."""
-    slow = view(tokens_per_second=10.0, headroom_bytes=0, seconds_to_free=((8.0, 100),))
-    fast = view(tokens_per_second=90.0, headroom_bytes=0, seconds_to_free=((3.0, 100),))
-    assert expected_wait([slow, fast], PLAIN.model, 100, 1000) == pytest.approx(10.0 + 3.0)
-    assert expected_wait([slow, fast], "other", 100, 1000) == pytest.approx(1000 / DEFAULT_TOKENS_PER_SECOND)
-
-
-def test_the_wait_has_an_answer_where_nothing_is_enough() -> None:
-    """A number all the same: when the last running job ends."""
-    one = view(headroom_bytes=0, seconds_to_free=((8.0, 1), (9.0, 1)))
-    assert expected_wait([one], PLAIN.model, 100, 0) == 9.0
-    assert expected_wait([], PLAIN.model, 100, 0) == 0.0

@@ -64,6 +64,51 @@ def test_a_pause_does_not_lower_the_pace(clock: Clock) -> None:
     assert pace.tokens_per_second == pytest.approx(10, rel=0.35)
 
 
+def test_work_is_what_is_made_and_what_is_computed_of_prompts(clock: Clock) -> None:
+    """Sixteen tokens a second made, beside a prompt of which a hundred are computed in each."""
+    pace = Pace(clock)
+    pace.begin()
+    for _ in range(20):
+        clock.now += 0.5
+        pace.count(8, 50)
+    assert pace.tokens_per_second == pytest.approx(16)
+    assert pace.work_tokens_per_second == pytest.approx(116)
+
+
+def test_the_rate_of_work_is_that_of_a_full_worker(clock: Clock) -> None:
+    """A job alone makes ten a second, eight together eighty: those who wait will wait for eighty."""
+    pace = Pace(clock)
+    pace.begin()
+    for jobs in (1, 1, 1, 8, 8, 1, 1):
+        for _ in range(5):
+            clock.now += 0.25
+            pace.count(jobs * 5 // 2, 0, jobs)
+    assert pace.work_tokens_per_second == pytest.approx(80, rel=0.02)
+    assert pace.tokens_per_second < 40
+
+
+def test_a_full_worker_is_forgotten_after_half_a_minute_of_work(clock: Clock) -> None:
+    """What it did with eight is then too old to be told."""
+    pace = Pace(clock)
+    pace.begin()
+    for jobs in (8, *(1,) * 33):
+        clock.now += 1
+        pace.count(jobs * 10, 0, jobs)
+    assert pace.work_tokens_per_second == pytest.approx(10)
+
+
+def test_a_rest_shorter_than_a_pause_is_nobodys_either(clock: Clock) -> None:
+    """A worker that gets a job every five seconds is as fast as it is while it works."""
+    pace = Pace(clock)
+    for _ in range(4):
+        clock.now += 5
+        pace.begin()
+        for _ in range(4):
+            clock.now += 0.25
+            pace.count(5)
+    assert pace.tokens_per_second == pytest.approx(20)
+
+
 def test_the_breaker_opens_after_many_deaths_in_a_while(clock: Clock) -> None:
     """One death fewer leaves it closed; it closes by itself when it has cooled down."""
     breaker = Breaker(clock)

@@ -1,0 +1,55 @@
+"""How long a job will wait, seen from the live workers and all that waits, at one moment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scheduler.admission import WorkerView
+from scheduler.clock import Starts, Work, total
+from scheduler.room import urgent
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a job asks of the workers."""
+
+    model: str
+    priority: str
+    work_tokens: int
+    estimated_bytes: int
+    """Alone, its model's weights counted; 0 where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is known at one moment.
+
+    Args:
+        now: Unix seconds.
+        workers: the live ones.
+        waiting: jobs and tokens of work of each class.
+    """
+
+    now: float
+    workers: tuple[WorkerView, ...]
+    waiting: Mapping[str, tuple[int, int]]
+
+    def of_all(self, own_tokens: int) -> Starts:
+        """The clock of whatever waits, on every worker."""
+        return Starts(self.workers, total(self.waiting.values()), own_tokens, 0, self.now)
+
+    def of_job(self, job: Wanted) -> Starts:
+        """The clock of those that wait with a job or before its class, on the workers that take it."""
+        takers = [each for each in self.workers if each.takes(job.model, job.priority)]
+        weights = [each.cards[job.model].weights_bytes for each in takers if job.model in each.cards]
+        need = max(0, job.estimated_bytes - min(weights, default=0))
+        return Starts(takers, self._ahead(job.priority), job.work_tokens, need, self.now)
+
+    def start_seconds(self, job: Wanted, ahead_jobs: int | None = None) -> float:
+        """Seconds until a job starts behind so many others; None: behind all of its class."""
+        ahead = self._ahead(job.priority).jobs if ahead_jobs is None else ahead_jobs
+        return self.of_job(job).own(ahead)
+
+    def _ahead(self, priority: str) -> Work:
+        return total(self.waiting[name] for name in urgent(priority) if name in self.waiting)
