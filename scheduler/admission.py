@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from scheduler.backfill import Blocked, Promises, blocked, may_pass
 from scheduler.card import ModelCard
@@ -48,6 +48,8 @@ class WorkerView:
     """Unix seconds; 0 where it is of now."""
     queues: frozenset[str] = frozenset(PRIORITIES)
     """The classes that it takes."""
+    starts_at: Mapping[str, float] = field(default_factory=dict)
+    """Unix seconds by which it has promised jobs a start."""
 
     def takes(self, model: str, priority: str) -> bool:
         """Whether it runs jobs of a class for a model."""

@@ -36,7 +36,7 @@ def worker_key(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunningReport:
-    """A running job in a report: bytes it gives back, tokens it may still take."""
+    """A running job in a report: bytes it gives back, tokens that its answer is still expected to take."""
 
     job_id: str
     model: str
@@ -72,6 +72,8 @@ class WorkerReport:
     max_batch: int = 1
     queues: tuple[str, ...] = ()
     """RQ's queues that it listens to."""
+    starts_at: dict[str, FiniteFloat] = field(default_factory=dict)
+    """Unix seconds by which it has promised waiting jobs a start."""
     counters: dict[str, int] = field(default_factory=dict)
     footprint_ratios: dict[str, FiniteFloat] = field(default_factory=dict)
     """``min``, ``median`` and ``max`` of foreseen over measured peaks, of the last jobs."""
@@ -116,6 +118,7 @@ class WorkerReport:
             max_batch=self.max_batch,
             reported_at=self.updated_at,
             queues=frozenset(self.queues),
+            starts_at=self.starts_at,
         )
 
 

@@ -58,11 +58,6 @@ class Held:
         decodes = len(self.tokens) > self.resumed_tokens
         return self.rec.meta.prompt_tokens + len(self.tokens) if decodes else self.cached_tokens
 
-    @property
-    def remaining_tokens(self) -> int:
-        """Tokens that it may still make."""
-        return max(0, self.rec.meta.max_tokens - len(self.tokens))
-
     def event(self, kind: Kind, data: dict[str, Any]) -> LoggedEvent:
         """The next event of its log."""
         self.number += 1

@@ -11,21 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import batch_bytes, joined_bytes, marginal_bytes
 from scheduler.foresight import UNKNOWN, Extents, Row
-
-RECOVERY_PER_SECOND: Final = 0.01
-"""How fast a lowered working budget returns to the whole, as a share of it."""
-
-DECREASE: Final = 0.8
-"""What running out of memory leaves of the working budget (multiplicative decrease)."""
-
-FLOOR: Final = 0.5
-"""The least share of the budget that running out may leave."""
+from scheduler.pressure import Pressure
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +25,6 @@ class Holder:
 
     job_id: str
     attempt: int
-
-
-@dataclass(slots=True)
-class Pressure:
-    """How much of the budget is in use since memory last ran out; it outlives engines, and never latches."""
-
-    share: float = 1.0
-    lowered_at: float = 0.0
-
-    def at(self, now_seconds: float) -> float:
-        """The share: it recovers with time."""
-        self.lowered_at = min(self.lowered_at, now_seconds)  # a clock may be set back
-        return min(1.0, self.share + (now_seconds - self.lowered_at) * RECOVERY_PER_SECOND)
-
-    def ran_out(self, now_seconds: float) -> None:
-        """Memory ran out in spite of the account: admit less for a while."""
-        self.share = max(FLOOR, self.at(now_seconds) * DECREASE)
-        self.lowered_at = now_seconds
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import time
@@ -94,7 +95,8 @@ class Lifecycle:
             reason = f"no live worker takes {request.priority} jobs for {request.model}"
             raise ClientError("no_worker", reason, retry_after=30)
         if request.on_insufficient_memory == "fail":
-            self._refuse_waiting(workers, request, verdict, prompt.likely + max_tokens)
+            work_tokens = self._work_tokens(request.model, prompt.likely, max_tokens)
+            self._refuse_waiting(workers, request, verdict, work_tokens)
         rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now)
         self._door.let_in(rec, workers, again=again)
         return rec
@@ -126,7 +128,10 @@ class Lifecycle:
         if rec.state is not State.QUEUED:
             return rec.view()
         position = self.queue.position(rec)
-        eta = self.outlook().start_seconds(wanted(rec), (position or 1) - 1)
+        outlook = self.outlook()
+        eta = outlook.start_seconds(wanted(rec), (position or 1) - 1)
+        promised = (each.starts_at.get(rec.id, math.inf) for each in outlook.workers)
+        eta = min(eta, max(0.0, min(promised, default=math.inf) - outlook.now))
         return rec.view(position, round(eta, 1))
 
     def cancel(self, job_id: str) -> JobRecord:
@@ -248,6 +253,10 @@ class Lifecycle:
                 limit_bytes=free,
             )
 
+    def _work_tokens(self, model: str, prompt_tokens: int, max_tokens: int) -> int:
+        """A job's prompt, and its answer as long as the model's are on average."""
+        return prompt_tokens + math.ceil(self.histories.answers(model).mean(max_tokens))
+
     def _new_record(
         self,
         request: JobRequest,
@@ -261,7 +270,7 @@ class Lifecycle:
             model=request.model,
             priority=request.priority,
             owner=owner,
-            work_tokens=prompt_tokens + max_tokens,
+            work_tokens=self._work_tokens(request.model, prompt_tokens, max_tokens),
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
             queue_deadline=now + request.queue_timeout if request.queue_timeout else None,

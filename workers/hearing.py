@@ -16,8 +16,9 @@ from scheduler.errors import ClientError, gib
 from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.holding import Held
-from scheduler.ledger import Ledger, Pressure
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import never_fits
+from scheduler.pressure import Pressure
 from scheduler.settings import Settings
 from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, progress_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,3 +39,8 @@ class Planning:
         whole = Row(max(1, meta.prompt_tokens + made), max(1, meta.max_tokens - made))
         written = len(held.tokens) - made
         return self.reserving.answer_tokens(whole, self.answers(meta.model), made, written)
+
+    def left(self, held: Held) -> int:
+        """Tokens that the answer of a job in hand will still take on average."""
+        made, most = len(held.tokens), held.rec.meta.max_tokens
+        return max(0, math.ceil(self.answers(held.rec.meta.model).mean(max(made, most), made)) - made)

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -105,6 +105,8 @@ class Reporting:
         tokens_per_second: float,
         work_tokens_per_second: float,
         served: Sequence[str],
+        left: Callable[[Held], int],
+        starts_at: Mapping[str, float],
     ) -> None:
         """Say how this worker is, its account settled, where that changed or the lease asks; see to the silent."""
         now, lease = time.monotonic(), self._lifecycle.settings.lease_seconds
@@ -130,7 +132,7 @@ class Reporting:
             cards={name: card.to_json() for name, card in account.cards.items()},
             running=tuple(
                 fleet.RunningReport(
-                    held.rec.id, held.rec.meta.model, account.share_bytes(held.holder), held.remaining_tokens
+                    held.rec.id, held.rec.meta.model, account.share_bytes(held.holder), left(held)
                 )
                 for held in running
             ),
@@ -138,6 +140,7 @@ class Reporting:
             work_tokens_per_second=work_tokens_per_second,
             max_batch=self._lifecycle.settings.max_batch,
             queues=self._queues,
+            starts_at=dict(starts_at),
             counters=dict(self._counters),
             footprint_ratios=self._footprint_ratios,
             updated_at=self._clock(),

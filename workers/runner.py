@@ -75,7 +75,7 @@ class Runner:
         self._residency = Residency(sources, self.supervisor.send, kept_cards=self._publishing.kept)
         holding = Holding(lifecycle.queue, name, clock)
         reserving = Reserving(self.settings.reserve, self.settings.reserve_quantile)
-        planning = Planning(reserving, lifecycle.histories.answers)
+        self._planning = planning = Planning(reserving, lifecycle.histories.answers)
         self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, planning, clock)
         self._desk.patient = patient
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency, planning)
@@ -299,4 +299,6 @@ class Runner:
             tokens_per_second=self._hearing.pace.tokens_per_second,
             work_tokens_per_second=self._hearing.pace.work_tokens_per_second,
             served=self._residency.served,
+            left=self._planning.left,
+            starts_at=self._claiming.promises.starts_at,
         )

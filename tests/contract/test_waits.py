@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from scheduler.fleet import RunningReport
 from scheduler.settings import Settings
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD, PretendWorker
+from tests.waiting import wait_until
 
 BODY: dict[str, Any] = {"model": MODEL, "prompt": "a", "max_tokens": 39}
 BUSY = {
@@ -55,6 +57,21 @@ def test_a_job_is_told_when_it_should_start(client: FlaskClient, busy: PretendWo
     assert again.get_json()["queue"]["eta_seconds"] == etas[2]
     result = client.get(f"/v1/jobs/{jobs[2]['id']}/result")
     assert result.headers["Retry-After"] == again.headers["Retry-After"]
+
+
+def test_a_start_that_was_promised_is_told(client: FlaskClient, busy: PretendWorker) -> None:
+    """The worker's promise, where that is sooner than the clock; never less than nothing."""
+    job = client.post("/v1/jobs", json=BODY).get_json()["id"]
+
+    def eta() -> float:
+        told: float = client.get(f"/v1/jobs/{job}").get_json()["queue"]["eta_seconds"]
+        return told
+
+    assert eta() == pytest.approx(5.0, abs=1.0)
+    busy.report(**BUSY, starts_at={job: time.time() + 2.0})
+    wait_until(lambda: 0 < eta() <= 2.0, "the promise")
+    busy.report(**BUSY, starts_at={job: time.time() - 2.0})
+    wait_until(lambda: eta() == 0.0, "the promise that is overdue")
 
 
 def test_a_more_urgent_job_is_told_of_what_goes_before_it_alone(

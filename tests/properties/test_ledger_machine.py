@@ -22,7 +22,8 @@ from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import batch_bytes
 from scheduler.foresight import Row
-from scheduler.ledger import FLOOR, Holder, Ledger
+from scheduler.ledger import Holder, Ledger
+from scheduler.pressure import FLOOR
 from tests.cards import PLAIN, SLIDING
 from tests.properties.planted import fails
 from tests.properties.strategies import mixed_rows

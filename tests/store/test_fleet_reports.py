@@ -111,7 +111,15 @@ def test_a_worker_names_the_limit_that_it_goes_by(lifecycle: Lifecycle, worker: 
     for ledger in (None, Ledger(900, 16, 1, 300)):
         reporting.changed()
         reporting.report(
-            "ready", ledger, (), active_bytes=0, tokens_per_second=0.0, work_tokens_per_second=0.0, served=()
+            "ready",
+            ledger,
+            (),
+            active_bytes=0,
+            tokens_per_second=0.0,
+            work_tokens_per_second=0.0,
+            served=(),
+            left=lambda _: 0,
+            starts_at={},
         )
         (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "three"]
         assert said.budget_bytes == limits[said.budget_source] == 900
@@ -126,7 +134,15 @@ def test_a_report_gives_back_what_time_has_freed(lifecycle: Lifecycle) -> None:
     before = ledger.reserved_bytes
     ledger.advance(holder, 505)
     reporting.report(
-        "ready", ledger, (), active_bytes=0, tokens_per_second=0.0, work_tokens_per_second=0.0, served=()
+        "ready",
+        ledger,
+        (),
+        active_bytes=0,
+        tokens_per_second=0.0,
+        work_tokens_per_second=0.0,
+        served=(),
+        left=lambda _: 0,
+        starts_at={},
     )
     (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "four"]
     assert said.reserved_bytes == ledger.reserved_bytes < before

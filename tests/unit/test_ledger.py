@@ -10,7 +10,8 @@ from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import alone_bytes, batch_bytes
 from scheduler.foresight import Extents, Row
-from scheduler.ledger import FLOOR, Holder, Ledger
+from scheduler.ledger import Holder, Ledger
+from scheduler.pressure import FLOOR
 from scheduler.slots import Extent, Written
 from tests.cards import PLAIN, SLIDING
 
