@@ -6,6 +6,7 @@ rates from half to twice what each machine can do: what it does with every lengt
 table and one JSON line last.
 
 goodput    tokens a second of jobs that ended within 10 times what they take unloaded, and 30 s
+rows       jobs in the engine on average, and the share of their caches' slots that is padding
 sheds      jobs that the guard put back, because answers became longer than was reserved
 recomputed tokens computed a second time, after a shed or a preemption
 oom        steps that took more than the device has
@@ -71,6 +72,8 @@ class Figures:
     goodput: float
     met_share: float
     refused_share: float
+    rows: float
+    padding_share: float
     wait_p50: dict[str, float]
     wait_p99: dict[str, float]
     sheds: int
@@ -93,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trace = read_trace(path) if path else draw_trace()
     source = path.name if path else "no trace at hand: drawn with the published trace's means and medians"
     print(f"{len(trace):,} requests ({source}), every {chosen.every}th of them, over each load\n")
-    with multiprocessing.Pool(os.cpu_count()) as pool:
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
         rates = pool.starmap(_capacity, [(name, trace, chosen.every) for name in MACHINES])
         points = [
             (name, rate, load, policy, trace, chosen.every)
@@ -132,6 +135,8 @@ def _play(point: tuple[str, float, float, str, Sequence[Arrival], int]) -> Figur
         goodput=round(sum(fate.request.answer_tokens for fate in met) / outcome.seconds, 3),
         met_share=round(len(met) / len(outcome.fates), 4),
         refused_share=round(sum(fate.refused for fate in outcome.fates) / len(outcome.fates), 4),
+        rows=round(outcome.rows, 2),
+        padding_share=round(outcome.padding_share, 4),
         wait_p50=_waits(outcome, 0.5),
         wait_p99=_waits(outcome, 0.99),
         sheds=outcome.sheds,
@@ -164,7 +169,7 @@ def _waits(outcome: Outcome, share: float) -> dict[str, float]:
 
 _HEADING: Final = (
     f"{'machine':<18}{'load':>5}  {'policy':<14}{'goodput':>8}{'met':>6}{'refused':>8}"
-    f"{'p50 wait':>20}{'p99 wait':>20}{'sheds':>6}{'preempt':>8}{'again':>9}{'oom':>4}{'passes':>7}"
+    f"{'rows':>6}{'padding':>8}{'p50 wait':>20}{'p99 wait':>20}{'sheds':>6}{'preempt':>8}{'again':>9}{'oom':>4}{'passes':>7}"
 )
 
 
@@ -172,7 +177,7 @@ def _line(row: Figures) -> str:
     waits = ["/".join(f"{wait[name]:.0f}" for name in PRIORITIES) for wait in (row.wait_p50, row.wait_p99)]
     return (
         f"{row.machine:<18}{row.load:>5}  {row.policy:<14}{row.goodput:>8.2f}{row.met_share:>6.0%}"
-        f"{row.refused_share:>8.0%}{waits[0]:>20}{waits[1]:>20}{row.sheds:>6}{row.preemptions:>8}"
+        f"{row.refused_share:>8.0%}{row.rows:>6.1f}{row.padding_share:>8.0%}{waits[0]:>20}{waits[1]:>20}{row.sheds:>6}{row.preemptions:>8}"
         f"{row.recomputed_tokens:>9}{row.oom:>4}{row.max_passes:>7}"
     )
 
@@ -200,6 +205,7 @@ def _summary(figures: Sequence[Figures]) -> dict[str, object]:
         "learned_over_clairvoyant": round(statistics.geometric_mean(ratios["clairvoyant"].values()), 4),
         "learned_over_fixed_slots": round(statistics.geometric_mean(ratios["fixed slots"].values()), 4),
         "learned_over_one_at_a_time": round(statistics.geometric_mean(ratios["one-at-a-time"].values()), 4),
+        "padding_share": round(statistics.mean(each.padding_share for each in own), 4),
         "by_machine": {"worst_case": ratios["worst_case"], "clairvoyant": ratios["clairvoyant"]},
         "sheds": sum(each.sheds for each in own),
         "max_passes": max(each.max_passes for each in figures),

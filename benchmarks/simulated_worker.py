@@ -78,6 +78,10 @@ class Outcome:
     recomputed_tokens: int = 0
     oom: int = 0
     max_passes: int = 0
+    rows: float = 0.0
+    """Jobs in the engine, on average over the time."""
+    padding_share: float = 0.0
+    """Of the decoding batch's slots, likewise."""
     queues: dict[str, deque[Fate]] = field(default_factory=lambda: {name: deque() for name in PRIORITIES})
 
 
@@ -121,6 +125,8 @@ class SimulatedWorker:
                 self._now = min(max(self._now, until), self._now + _TICK_SECONDS)
                 self._worth_claiming = True
         self._outcome.seconds = self._now
+        self._outcome.rows /= self._now
+        self._outcome.padding_share /= self._now
         return self._outcome
 
     def _submit(self, fate: Fate) -> None:
@@ -246,8 +252,11 @@ class SimulatedWorker:
         leap = 1
         if rates is not None and rates.step_seconds:
             leap = int(min(_LEAP_TOKENS, max(0.0, until_seconds - self._now) / rates.step_seconds))
+        padding, rows = self._engine.padding_share, len(self._running)
         loop = self._engine.step(leap)
         self._now += loop.seconds
+        self._outcome.rows += rows * loop.seconds
+        self._outcome.padding_share += padding * loop.seconds
         for _ in range(min(loop.loops, 16)):  # more loops alike change a smoothed rate no more
             self._loops.note(loop.seconds / loop.loops, loop.prompt_tokens)
         self._outcome.oom += loop.most_bytes > self._machine.device_bytes

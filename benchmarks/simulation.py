@@ -130,6 +130,13 @@ class Engine:
         """Weights and caches."""
         return self.machine.card.weights_bytes + self.life.held_bytes
 
+    @property
+    def padding_share(self) -> float:
+        """Of the slots of rows that decode, those that hold nothing but padding up to the longest row."""
+        batch = self.life.decoding
+        slots = len(batch.places) * batch.index
+        return 1 - sum(place.length for place in batch.places) / slots if slots else 0.0
+
     def add(self, request: Request, made: int) -> None:
         """A job's prompt waits to be computed, and with it what was made of its answer before."""
         place = Place(request.prompt_tokens + made, 0, request.answer_tokens - made)
