@@ -141,6 +141,8 @@ class Look:
     choice: Choice | None = None
     first_blocked: Candidate | None = None
     """The first job of the order that has to wait for memory or a place; it has a promise where rates are known."""
+    behind_prompts: bool = False
+    """Whether nobody is claimed because enough prompts are still to be computed."""
 
 
 def choose(
@@ -174,7 +176,7 @@ def choose(
         rates is not None
         and _prompts_ahead(ledger) * rates.prompt_token_seconds > limits.prefill_ahead_seconds
     ):
-        return Look()
+        return Look(behind_prompts=True)
     passed: list[str] = []
     too_large: list[tuple[str, Row]] = []
     wait: _Wait | None = None

@@ -255,8 +255,12 @@ class Ledger:
         self._peaks[model] = min(foreseen, before + room)
         self._shrink_cache()
 
+    @property
+    def told(self) -> bool:
+        """Whether the engine has told its caches since rows went last: before, what they give back is not known."""
+        return all(map(self._up_to_date, self._rows))
+
     def _up_to_date(self, model: str) -> bool:
-        """Whether the engine's caches were told since rows went last: before, what they need is not known."""
         cached = [row for row in self._rows[model].values() if row.cached_tokens]
         decoding = sum(row.cached_tokens >= row.prompt_tokens for row in cached)
         real = self._extents.get(model, UNKNOWN)

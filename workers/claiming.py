@@ -41,6 +41,7 @@ class Claiming:
         residency: its models.
         planning: how long answers are taken to become.
         promises: the starts that it has promised.
+        behind_prompts: whether the last claim found enough prompts that are still to be computed.
     """
 
     lifecycle: Lifecycle
@@ -50,6 +51,7 @@ class Claiming:
     residency: Residency
     planning: Planning
     promises: Promises = field(default_factory=Promises)
+    behind_prompts: bool = False
     _blocked: Candidate | None = None
     _heads: list[list[tuple[JobRecord, int]]] = field(default_factory=list)
 
@@ -74,7 +76,7 @@ class Claiming:
             classes = self._candidates(ledger)
             heads = [[candidate for candidate, _ in jobs] for jobs in classes]
             look = choose(heads, ledger, self.clock(), self.limits, rates, self.promises)
-            self._blocked = look.first_blocked
+            self._blocked, self.behind_prompts = look.first_blocked, look.behind_prompts
             if look.choice is None:
                 if self._make_room([candidate for jobs in heads for candidate in jobs], ledger):
                     continue

@@ -56,6 +56,9 @@ class Desk:
         self.ledger: Ledger | None = None
         self.freed = False
         """Whether memory was given back since somebody last looked."""
+        self.prompts_moved = False
+        """Whether prompts were computed since."""
+        self._left = False
         self._lifecycle, self._holding, self._reporting = lifecycle, holding, reporting
         self._tell, self._planning, self._clock = tell, planning, clock
         self.patient: Callable[[], bool] = lambda: True
@@ -88,6 +91,9 @@ class Desk:
             if key in self.running:
                 computed += max(0, tokens - self.running[key].cached_tokens)
                 self.running[key].cached_tokens = tokens
+        self.prompts_moved = self.prompts_moved or computed > 0
+        if "extents" in step:  # what those who left have given back is known from now on
+            self.freed, self._left = self.freed or self._left, False
         for model, (prompts, decoding) in step.get("extents", {}).items():
             if self.ledger is not None:
                 self.ledger.reach(model, (_extent(prompts), _extent(decoding)))
@@ -231,7 +237,7 @@ class Desk:
         self.granted.discard(key_of(held))
         if self.ledger is not None:
             self.ledger.release(held.holder)
-        self.freed = True
+        self.freed = self._left = True
         self._reporting.changed()
 
 

@@ -177,9 +177,10 @@ class Runner:
     def claim(self) -> Held | None:
         """The next job that fits, its memory reserved; None where none does, or the engine is not ready."""
         ledger = self._desk.ledger
-        if ledger is None or self._desk.lonely or not (self._worth_claiming or self._desk.freed):
+        moved = self._claiming.behind_prompts and self._desk.prompts_moved
+        if ledger is None or self._desk.lonely or not (self._worth_claiming or self._desk.freed or moved):
             return None
-        self._desk.freed = False
+        self._desk.freed = self._desk.prompts_moved = False
         self._desk.tell_progress()
         held = self._claim(ledger)
         self._worth_claiming = held is not None
@@ -190,14 +191,18 @@ class Runner:
         return self._desk.take(held)
 
     def _claim(self, ledger: Ledger) -> Held | None:
-        """Claim; where that takes it, after putting back batch work for an interactive job."""
+        """Claim; where that takes it, after putting back batch work for an interactive job.
+
+        What that gives back is known once the engine has told its caches: before, nobody more is put back.
+        """
         rates = self._hearing.loops.rates
-        while (held := self._claiming.claim(ledger, rates)) is None:
+        held = self._claiming.claim(ledger, rates)
+        if held is None and ledger.told:
             chosen = self._claiming.victims(ledger, rates, self._desk.preemptible)
-            if not chosen:
-                return None
-            self._desk.preempt(chosen)
-            self._claiming.forget()
+            if chosen:
+                self._desk.preempt(chosen)
+                self._claiming.forget()
+                return self._claiming.claim(ledger, rates)
         return held
 
     def claim_only(self, job_id: str) -> Held | None:
