@@ -23,7 +23,6 @@ from rq.serializers import JSONSerializer
 from rq.utils import utcformat
 
 from scheduler.events import Kind, LoggedEvent, append_command, events_key, publish_command
-from scheduler.histories import completion_commands, completion_of
 from scheduler.job import Event, Lease, State, advance
 from scheduler.record import (
     CANCEL_FIELD,
@@ -164,7 +163,6 @@ class JobQueue(Shelf):
         ended = rec.ended(outcome, now_seconds)
         guards = self._held(rec)
         leave: tuple[tuple[Word, ...], ...] = ()
-        completion = completion_of(outcome.result)
         if rec.state is State.QUEUED:
             guards = self._taken(rec)
             leave = tuple(leave_commands(rec))
@@ -178,7 +176,6 @@ class JobQueue(Shelf):
                 *(append_command(rec.id, event) for event in events),
                 ("EXPIRE", events_key(rec.id), self._ttl),
                 ("EXPIRE", job.key, self._ttl),
-                *(completion_commands(rec.meta.model, completion) if completion else ()),
             ),
         )
 

@@ -14,7 +14,7 @@ from mlx_lm.generate import generation_stream
 
 from benchmarks.random_models import write_random_model
 from scheduler.footprint import batch_bytes
-from scheduler.foresight import UNKNOWN, Row, Life, next_loop, replay
+from scheduler.foresight import UNKNOWN, Life, Row, next_loop, replay
 from scheduler.ledger import Holder, Ledger
 from scheduler.rectangles import Batch
 from scheduler.request import read_request

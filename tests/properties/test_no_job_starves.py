@@ -44,7 +44,7 @@ class Queues(RuleBasedStateMachine):
         part=st.floats(0, 1),
         alone=seldom,
     )
-    def arrive(self, which: int, row: Row, planned: int | None, part: float, alone: bool) -> None:  # noqa: FBT001
+    def arrive(self, which: int, row: Row, planned: int | None, part: float, alone: bool) -> None:
         """A job comes; its answer is as long as it gets."""
         answer = max(1, round(row.max_tokens * part))
         self.worker.arrive(which, row, planned, answer, alone=alone)
@@ -78,7 +78,7 @@ class Promised(Queues):
     """Answers are as long as planned: then a promise is kept, whoever came after it."""
 
     @rule(which=classes, row=some_rows, alone=seldom)
-    def arrive(self, which: int, row: Row, alone: bool) -> None:  # type: ignore[override]  # noqa: FBT001
+    def arrive(self, which: int, row: Row, alone: bool) -> None:  # type: ignore[override]
         """A job comes, and writes all that it may."""
         self.worker.arrive(which, row, None, row.max_tokens, alone=alone)
         self.claim()

@@ -124,7 +124,7 @@ def test_a_worker_reads_them_every_few_seconds(
     """Not with every claim; anew where the clock was set back; what was known last while the store is away."""
     reads = itertools.count()
     lrange = connection.lrange
-    monkeypatch.setattr(connection, "lrange", lambda *words: next(reads) and 0 or lrange(*words))
+    monkeypatch.setattr(connection, "lrange", lambda *words: (next(reads) and 0) or lrange(*words))
     connection.rpush(KEY, *[b"5"] * ENOUGH)
     connection.expire(KEY, 60)
     histories = Histories(connection, clock)
