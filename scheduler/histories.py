@@ -10,7 +10,7 @@ Each holds at most :data:`~scheduler.completions.KEPT` entries and lapses 30 day
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis import Redis
@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from scheduler.completions import KEPT, Answers, Completion
 from scheduler.reserving import NO_ANSWERS
-from scheduler.swap import Word
+from scheduler.swap import Guard, Swap
 
 KEPT_SECONDS: Final = 30 * 86_400
 
@@ -31,12 +31,23 @@ def completions_key(model: str) -> str:
     return f"tidegate:completions:{model}"
 
 
-def completion_commands(model: str, completion: Completion) -> Iterator[tuple[Word, ...]]:
-    """A job ended with so long an answer."""
+def completion_swap(model: str, completion: Completion, held: Sequence[Guard]) -> Swap:
+    """A job ended with so long an answer; a swap of its own, as the list may be a key to which others gave another type.
+
+    Args:
+        model: the job's.
+        completion: its answer.
+        held: that the attempt holds its job: so the swap has to come before the one that ends it, and counts once.
+    """
     key = completions_key(model)
-    yield ("LPUSH", key, f"{completion.tokens}{'+' if completion.cut else ''}")
-    yield ("LTRIM", key, 0, KEPT - 1)
-    yield ("EXPIRE", key, KEPT_SECONDS)
+    return Swap(
+        guards=(*held, Guard(("LLEN", key), KEPT, "<=")),
+        commands=(
+            ("LPUSH", key, f"{completion.tokens}{'+' if completion.cut else ''}"),
+            ("LTRIM", key, 0, KEPT - 1),
+            ("EXPIRE", key, KEPT_SECONDS),
+        ),
+    )
 
 
 def completion_of(result: dict[str, Any] | None) -> Completion | None:

@@ -19,6 +19,7 @@ from rq.serializers import JSONSerializer
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.events import Kind, LoggedEvent, read_events
 from scheduler.fleet import is_alive
+from scheduler.histories import completion_of, completion_swap
 from scheduler.job import Lease, State
 from scheduler.ledger import Holder
 from scheduler.queue import JobQueue
@@ -148,6 +149,7 @@ class Holding:
     def prepare(self, progress: Sequence[Progress]) -> list[Swap]:
         """Number a step's events and make its swaps; send the same ones again where an answer is lost."""
         swaps: list[Swap] = []
+        lengths: list[Swap] = []
         news: list[tuple[str, LoggedEvent]] = []
         for item in progress:
             held, events = item.held, list[LoggedEvent]()
@@ -161,19 +163,22 @@ class Holding:
                 swaps.append(self._queue.append(held.rec, events[0] if events else None, item.meta))
             else:
                 events.append(held.event(Kind(item.outcome.state.value), {}))
-                swaps.append(self._queue.finish(held.rec, item.outcome, events, self._clock()))
+                end = self._queue.finish(held.rec, item.outcome, events, self._clock())
+                swaps.append(end)
+                if completion := completion_of(item.outcome.result):
+                    lengths.append(completion_swap(held.rec.meta.model, completion, end.guards))
             news += [(held.rec.id, event) for event in events]
-        return [*swaps, self._queue.publish(news, [item.held.rec for item in progress])]
+        return [*swaps, self._queue.publish(news, [item.held.rec for item in progress]), *lengths]
 
     def send(self, swaps: Sequence[Swap], held: Sequence[Held]) -> list[Held]:
         """Do what :meth:`prepare` made; the jobs that this worker does not hold any more.
 
         Readers are told only where all are held: what a worker says of a job that it lost must not reach a
-        stream. The others' streams then find the gap. The swap that tells goes first, as an ending job is
-        held until its own; the server tells when all is written.
+        stream. The others' streams then find the gap. The swaps that tell, and that count an answer's length, go
+        first, as an ending job is held until its own; the server tells when all is written.
         """
-        told, jobs = swaps[len(held) :], swaps[: len(held)]
-        answers = self._queue.swap(*told, *jobs)[len(told) :]
+        first, jobs = swaps[len(held) :], swaps[: len(held)]
+        answers = self._queue.swap(*first, *jobs)[len(first) :]
         return [job for job, answer in zip(held, answers, strict=True) if answer != 1]
 
     def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> Swap:

@@ -158,7 +158,7 @@ class Ledger:
             real = UNKNOWN if len(stay) != len(held) else self._extents.get(name, UNKNOWN)
             batch = (self.chunk_tokens, self.prefill_rows, real)
             if name == model:
-                need += batch_bytes(self._cards[name], [*stay, row], *batch)
+                need += joined_bytes(self._cards[name], row, stay, *batch)
             elif stay:
                 need += batch_bytes(self._cards[name], stay, *batch)
         return need <= self._room(now_seconds, company=company)

@@ -24,7 +24,6 @@ from rq.utils import utcformat
 
 from scheduler import lanes
 from scheduler.events import Kind, LoggedEvent, append_command, events_key, publish_command
-from scheduler.histories import completion_commands, completion_of
 from scheduler.job import Event, Lease, State, advance
 from scheduler.record import (
     CANCEL_FIELD,
@@ -180,7 +179,6 @@ class JobQueue(Shelf):
         ended = rec.ended(outcome, now_seconds)
         guards = self._held(rec)
         leave: tuple[tuple[Word, ...], ...] = ()
-        completion = completion_of(outcome.result)
         if rec.state is State.QUEUED:
             guards = self._taken(rec)
             leave = tuple(leave_commands(rec.id, Slip.of(rec)))
@@ -194,7 +192,6 @@ class JobQueue(Shelf):
                 *(append_command(rec.id, event) for event in events),
                 ("EXPIRE", events_key(rec.id), self._ttl),
                 ("EXPIRE", job.key, self._ttl),
-                *(completion_commands(rec.meta.model, completion) if completion else ()),
             ),
         )
 

@@ -286,3 +286,55 @@ def test_a_prompt_that_goes_brings_the_next_ones_forward() -> None:
     before = ledger.reserved_bytes
     ledger.release(first)
     assert ledger.reserved_bytes > before
+
+
+def test_what_would_fit_without_some_is_what_fits_once_they_left() -> None:
+    """The same answer before as afterwards, to the byte; beside a joiner too."""
+    for budget in range(ALONE, 3 * ALONE, ALONE // 7):
+        ledger = account(budget)
+        if not ledger.fits(PLAIN.model, LONG, 0):
+            continue
+        ledger.reserve(FIRST, PLAIN.model, LONG)
+        foreseen = ledger.fits_without(PLAIN.model, LONG, [FIRST], 0)
+        beside = ledger.fits_without(PLAIN.model, LONG, [FIRST], 0, joining=(PLAIN.model, LONG))
+        ledger.release(FIRST)
+        assert foreseen == ledger.fits(PLAIN.model, LONG, 0)
+        ledger.reserve(SECOND, PLAIN.model, LONG)
+        assert beside == ledger.fits(PLAIN.model, LONG, 0)
+
+
+def test_in_company_less_would_fit_after_memory_ran_out() -> None:
+    """Where somebody stays; a job that would be alone gets all of the budget."""
+    ledger = account(2 * ALONE)
+    ledger.reserve(FIRST, PLAIN.model, Row(10, 10))
+    assert ledger.fits_without(PLAIN.model, LONG, [FIRST], 0, joining=(PLAIN.model, LONG))
+    ledger.ran_out(0)
+    ledger.reading_bytes = 0
+    assert not ledger.fits_without(PLAIN.model, LONG, [FIRST], 0, joining=(PLAIN.model, LONG))
+    assert ledger.fits_without(PLAIN.model, LONG, [FIRST], 0)
+
+
+def test_an_answer_longer_than_planned_is_reserved_as_far_as_there_is_room() -> None:
+    """All of it where there is room; else what there is, and never more than the budget; cache makes way."""
+    planned, longer = Row(900, 100), Row(900, 2000)
+    whole = batch_bytes(PLAIN, [longer], 512, 4)
+    for spare, cache in ((1 << 20, 5000), (1000, 1000), (0, 0)):
+        ledger = account(ALONE + spare)
+        ledger.reserve(FIRST, PLAIN.model, planned)
+        before = ledger.reserved_bytes
+        ledger.note_cache(cache)
+        ledger.advance(FIRST, 0, longer.max_tokens)
+        assert ledger.reserved_bytes == before
+        ledger.settle()
+        assert ledger.reserved_bytes == min(whole, before + spare)
+        assert balance(ledger) == ledger.budget_bytes and ledger.headroom_bytes >= 0
+        assert ledger.holders[FIRST] == longer
+
+
+def test_an_answer_found_shorter_gives_back() -> None:
+    """What it was taken to need beyond that is room for others at once."""
+    ledger = account(10 * ALONE)
+    ledger.reserve(FIRST, PLAIN.model, Row(900, 2000))
+    ledger.advance(FIRST, 0, 100)
+    ledger.settle()
+    assert ledger.reserved_bytes == ALONE - PLAIN.weights_bytes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pytest
 
-from workers.pace import COOLDOWN_SECONDS, DEATHS_MOST, DEATHS_SECONDS, Breaker, Pace
+from scheduler.forecast import Rates
+from workers.pace import COOLDOWN_SECONDS, DEATHS_MOST, DEATHS_SECONDS, Breaker, Loops, Pace
 
 
 class Clock:
@@ -141,3 +144,40 @@ def test_the_breaker_counts_anew_after_it_cooled_down(clock: Clock) -> None:
     clock.now += COOLDOWN_SECONDS
     breaker.died()
     assert not breaker.open
+
+
+def test_rates_are_known_once_a_step_and_a_prompt_were_seen() -> None:
+    """Neither alone tells when jobs end."""
+    loops = Loops()
+    assert loops.rates is None
+    loops.note(0.1, 0)
+    assert loops.rates is None
+    loops.note(0.3, 100)
+    assert astuple(loops.rates or Rates(0, 0)) == (pytest.approx(0.1), pytest.approx(0.002))
+    prompt_first = Loops()
+    prompt_first.note(0.3, 100)
+    assert prompt_first.rates is None
+
+
+def test_the_last_loops_decide() -> None:
+    """Rates follow an engine that has become slower; one outlier moves them by a tenth."""
+    loops = Loops()
+    for step, prompt in ((0.1, 0.3), (0.2, 0.6)):
+        for _ in range(100):
+            loops.note(step, 0)
+            loops.note(prompt, 100)
+        assert astuple(loops.rates or Rates(0, 0)) == (
+            pytest.approx(step, rel=0.01),
+            pytest.approx((prompt - step) / 100, rel=0.02),
+        )
+    loops.note(1.2, 0)
+    assert loops.rates is not None and loops.rates.step_seconds == pytest.approx(0.3, rel=0.01)
+
+
+def test_a_prompt_computed_in_no_time_is_no_error() -> None:
+    """A loop with a prompt may be shorter than one without."""
+    loops = Loops()
+    loops.note(0.2, 0)
+    loops.note(0.1, 50)
+    loops.note(0.4, 100)
+    assert astuple(loops.rates or Rates(0, 0)) == (pytest.approx(0.2), pytest.approx(0.002))
