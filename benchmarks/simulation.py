@@ -168,9 +168,7 @@ class Engine:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.life = _Played(
-            machine.card.caches, (), machine.chunk_tokens, PREFILL_ROWS, (None, None), leaps=True
-        )
+        self.life = _Played(machine.card.caches, (), machine.chunk_tokens, PREFILL_ROWS, (None, None), leaps=True)
         self.jobs: dict[int, Job] = {}
 
     def add(self, job: Job) -> None:
@@ -204,11 +202,7 @@ class Engine:
         steps = next(life.loops)
         loops = life.loop - before + 1
         life.loop += 1
-        there = {
-            id(place)
-            for batch in (life.waiting, life.prompts.places, life.decoding.places)
-            for place in batch
-        }
+        there = {id(place) for batch in (life.waiting, life.prompts.places, life.decoding.places) for place in batch}
         ended = [job for key, job in self.jobs.items() if key not in there]
         for job in ended:
             assert job.place is not None
@@ -283,10 +277,9 @@ class Worker:
             self.dirty = True
 
     def work_of(self, job: Job) -> float:
-        return (
-            job.prompt_tokens / self.machine.prompt_tokens_per_second
-            + self.answers.mean(job.max_tokens) * self._token_seconds
-        )
+        return job.prompt_tokens / self.machine.prompt_tokens_per_second + self.answers.mean(
+            job.max_tokens
+        ) * self._token_seconds
 
     @property
     def _token_seconds(self) -> float:
@@ -319,21 +312,9 @@ class Worker:
         if self.ahead():
             return False
         self.replan()
-        heads = [
-            [*self.queues[name]][:LOOKAHEAD]
-            if len(self.queues[name]) <= LOOKAHEAD
-            else [self.queues[name][n] for n in range(LOOKAHEAD)]
-            for name in PRIORITIES
-        ]
+        heads = [[*self.queues[name]][:LOOKAHEAD] if len(self.queues[name]) <= LOOKAHEAD else [self.queues[name][n] for n in range(LOOKAHEAD)] for name in PRIORITIES]
         by_name = {job.name: job for head in heads for job in head}
-        look = choose(
-            [[self.candidate(job) for job in head] for head in heads],
-            self.ledger,
-            self.now,
-            self.limits,
-            self.rates,
-            self.promises,
-        )
+        look = choose([[self.candidate(job) for job in head] for head in heads], self.ledger, self.now, self.limits, self.rates, self.promises)
         if look.choice is None:
             return self.preempt(look.first_blocked and by_name[look.first_blocked.job_id])
         for name in look.choice.passed:
@@ -351,26 +332,14 @@ class Worker:
 
     def ahead(self) -> bool:
         c = self.rates.prompt_token_seconds if self.rates else 0.0
-        return c * sum(max(0, job.place.prompt) for job in self.running.values()) > AHEAD
+        return c * sum(max(0,job.place.prompt) for job in self.running.values()) > AHEAD
 
     def preempt(self, urgent: Job | None) -> bool:
         if urgent is None or urgent.priority != PRIORITIES[0]:
             return False
-        running = [
-            Running(job.holder, job.priority, job.claimed_at, job.preemptions)
-            for job in self.running.values()
-        ]
-        chosen = victims(
-            self.candidate(urgent),
-            running,
-            self.ledger,
-            self.now,
-            max_batch=self.limits.max_batch,
-            max_preemptions=3,
-        )
-        lost = sum(self.running[h.job_id].computed_tokens for h in chosen) * (
-            self.rates.prompt_token_seconds if self.rates else 0
-        )
+        running = [Running(job.holder, job.priority, job.claimed_at, job.preemptions) for job in self.running.values()]
+        chosen = victims(self.candidate(urgent), running, self.ledger, self.now, max_batch=self.limits.max_batch, max_preemptions=3)
+        lost = sum(self.running[h.job_id].computed_tokens for h in chosen) * (self.rates.prompt_token_seconds if self.rates else 0)
         saved = self.promises.starts_at.get(urgent.name, math.inf) - self.now
         if saved < 2 * lost:
             return False
