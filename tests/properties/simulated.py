@@ -142,6 +142,10 @@ class Simulated:
         alone = copy.deepcopy(self)
         alone.promised = {first.job_id: Promise(0.0, 0.0)}
         alone.queues = [[job for job in jobs if job.job_id == first.job_id] for jobs in self.queues]
-        while alone.claim() is None:
+        for _ in range(1000):
+            if alone.claim() is not None:
+                break
             alone.loop()
+        else:
+            raise AssertionError(f"{first.job_id} never starts, though nobody comes any more")
         self.promised[first.job_id] = Promise(self.promises.starts_at[first.job_id], alone.now)

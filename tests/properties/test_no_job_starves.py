@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -94,7 +94,9 @@ class Promised(Queues):
 TestQueues = Queues.TestCase
 TestQueues.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestPromised = Promised.TestCase
-TestPromised.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestPromised.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, derandomize=True, phases=[Phase.generate]
+)
 
 
 class CountsNoPasses(Simulated):

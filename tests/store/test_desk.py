@@ -14,10 +14,10 @@ from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
-from tests.plans import WORST_CASE
+from tests.plans import WORST_CASE, learned
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit
-from tests.store.looking import rq_view
+from tests.store.looking import kinds, rq_view
 from workers.desk import Desk, key_of
 from workers.reporting import Reporting
 
@@ -113,3 +113,46 @@ def test_the_account_takes_how_the_engines_caches_are(
         newcomer = Row(100, 200)
         told.append(desk.ledger.marginal_bytes(CARD.model, newcomer))
     assert told[1] - told[0] > 1700 * group
+
+
+def test_a_preempted_job_waits_first_and_knows_it(
+    queue: JobQueue, submit: Submit, worker: PretendWorker, desk: Desk
+) -> None:
+    """Its memory is free at once; what it made stays, and it stands before those that came after it."""
+    kept, gone, behind = (submit(priority="batch", max_tokens=20) for _ in range(3))
+    desk.ledger = Ledger(1 << 40, 512, 1)
+    desk.ledger.admit_model(CARD)
+    held = [desk.take(worker.claim(rec.id)) for rec in (kept, gone)]
+    for each in held:
+        desk.ledger.reserve(each.holder, CARD.model, each.rec.row)
+        worker.say(each, "a")
+    assert [(each.priority, each.preemptions) for each in desk.preemptible] == [("batch", 0)] * 2
+    desk.preempt([held[1].holder])
+    assert desk.find([key_of(each) for each in held]) == [held[0]]
+    assert (list(desk.ledger.holders), desk.freed) == ([held[0].holder], True)
+    rec = queue.fetch(gone.id)
+    assert (rec.state, rec.meta.preemptions, rec.meta.sheds, rec.meta.made_tokens) == (State.QUEUED, 1, 0, 1)
+    assert queue.rq_queue("batch").job_ids == [gone.id, behind.id]
+    assert kinds(queue.connection, gone.id) == ["queued", "started", "delta", "requeued"]
+    again = desk.take(worker.claim(gone.id))
+    assert [each.preemptions for each in desk.preemptible] == [0, 1]
+    assert (again.resumed_tokens, again.lease.attempt) == (1, 2)
+
+
+def test_an_answer_that_goes_on_is_planned_anew(
+    lifecycle: Lifecycle, submit: Submit, worker: PretendWorker
+) -> None:
+    """Where it is longer than all that are known, it is taken to be half way; the account holds so much more."""
+    reporting = Reporting(lifecycle, worker.name, (), lambda: 0.0)
+    desk = Desk(lifecycle, worker.holding, reporting, lambda _: None, learned(300), lambda: 0.0)
+    held = desk.take(worker.claim(submit(max_tokens=4000).id))
+    desk.ledger = Ledger(1 << 40, 512, 1)
+    desk.ledger.admit_model(CARD)
+    desk.ledger.reserve(held.holder, CARD.model, Row(7, 300))
+    reserved = []
+    for made, planned in ((100, 300), (300, 600), (900, 1800), (2500, 4000)):
+        held.tokens[:] = [1] * made
+        desk.tell_progress()
+        assert desk.ledger.holders[held.holder] == Row(7, planned, 7 + made)
+        reserved.append(desk.ledger.reserved_bytes)
+    assert reserved == sorted(set(reserved))

@@ -54,6 +54,12 @@ class Desk:
         self.ledger: Any = None
         self.judged: list[Failure] = []
 
+    def note_progress(self, step: Message) -> int:
+        return sum(step.get("computed", {}).values())
+
+    def write(self, progress: list[Any]) -> None:
+        """Nobody reads it."""
+
     def find(self, keys: list[str]) -> list[Any]:
         return [self.running[key] for key in keys]
 
@@ -175,3 +181,15 @@ def test_what_loading_said_is_not_for_clients(reason: str, unsupported: bool, to
     house.hearing.hear(more=True)
     why = house.residency.why_not("a")
     assert why is not None and (str(why), why.row.retryable) == (told, not unsupported)
+
+
+def test_rates_are_learnt_from_the_steps_that_an_engine_tells_of() -> None:
+    """A decode step, and one in which a prompt was computed beside it; a step that took no time told teaches none."""
+    house = House()
+    for told in ({}, {"seconds": 0.1}, {"seconds": 0.3, "computed": {"job_a/1": 100}}):
+        assert house.hearing.loops.rates is None
+        house.supervisor.says = [{"kind": "step", "steps": []} | told]
+        house.hearing.hear(more=True)
+    rates = house.hearing.loops.rates
+    assert rates is not None
+    assert (rates.step_seconds, rates.prompt_token_seconds) == pytest.approx((0.1, 0.002))
