@@ -15,8 +15,10 @@ from scheduler.errors import ClientError
 from scheduler.histories import KEPT_SECONDS, Histories, completion_of, completions_key
 from scheduler.holding import recover
 from scheduler.job import PRIORITIES, State
+from scheduler.lanes import tidy_swap
 from scheduler.queue import JobQueue
 from scheduler.record import Outcome
+from scheduler.slip import Slip
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Clock, Submit
@@ -48,7 +50,8 @@ def test_an_end_without_an_answer_tells_nothing(
     worker.fail(worker.claim(submit().id), ClientError("engine_timeout", "too long", retry_after=1))
     worker.end(worker.claim(submit().id), Outcome(State.CANCELLED))
     rec = submit()
-    assert queue.swap(queue.finish(rec, Outcome(State.CANCELLED), (), 0.0)) == [1]
+    end = queue.finish(rec, Outcome(State.CANCELLED), (), 0.0)
+    assert queue.swap(end, tidy_swap(Slip.of(rec)))[0] == 1
     assert not connection.exists(KEY)
 
 
