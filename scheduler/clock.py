@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from scheduler.admission import WorkerView
+from scheduler.verdict import WorkerView
 
 DEFAULT_TOKENS_PER_SECOND: Final = 20.0
 """Assumed where nothing was measured yet: a small model on a laptop."""

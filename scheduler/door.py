@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from scheduler.admission import WorkerView
 from scheduler.bookings import Booked, digest_of, new_serial, nobody_booked, read_bookings, still_booked
 from scheduler.clock import soon_tokens, total
 from scheduler.errors import ClientError
@@ -26,6 +25,7 @@ from scheduler.room import PATIENT, Board, Full, Limits, Most, ask, ask_due
 from scheduler.settings import Settings
 from scheduler.slip import Slip
 from scheduler.swap import Guard, Swap, Word
+from scheduler.verdict import WorkerView
 from scheduler.waiting import Bounds
 
 _TRIES: Final = 8

@@ -19,10 +19,10 @@ import structlog
 from pydantic import FiniteFloat, TypeAdapter
 from redis import Redis
 
-from scheduler.admission import WorkerView
 from scheduler.card import ModelCard
 from scheduler.clock import DEFAULT_TOKENS_PER_SECOND
 from scheduler.job import PRIORITIES
+from scheduler.verdict import WorkerView
 
 log = structlog.get_logger(__name__)
 

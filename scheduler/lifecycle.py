@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 from redis import Redis
 
 from scheduler import fleet
-from scheduler.admission import Decision, Verdict, WorkerView, judge
 from scheduler.door import Door, wanted
 from scheduler.errors import ClientError, gib
 from scheduler.events import Kind, LoggedEvent, last_number, publish_command
@@ -25,15 +23,16 @@ from scheduler.outlook import Outlook, Wanted
 from scheduler.positions import refuse_overlong
 from scheduler.queue import JobQueue
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
+from scheduler.refusals import never_fits, overdue_outcome, told_apart
 from scheduler.request import JobRequest
 from scheduler.settings import Settings
 from scheduler.slip import Slip
 from scheduler.tokenizers import PromptCounter, PromptTokens
+from scheduler.verdict import Decision, Verdict, WorkerView, judge
 
 _FLEET_SECONDS = 0.5
 """How old the list of workers may be when a job is judged."""
 
-_JITTER = 1.2
 _LIST_SCAN = 200
 
 _CANCEL_TRIES = 20
@@ -282,26 +281,3 @@ class Lifecycle:
         body = request.model_dump(mode="json", exclude_defaults=True)
         envelope = {"version": ENVELOPE_VERSION, "request": body}
         return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope)
-
-
-def overdue_outcome(rec: JobRecord, outlook: Outlook) -> Outcome:
-    """How a job ends that waited longer than it was willing to."""
-    waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
-    seconds = told_apart(outlook.start_seconds(wanted(rec)))
-    error = ClientError("queue_timeout", f"no memory came free within {waited:g} s", retry_after=seconds)
-    return Outcome(State.FAILED, error=error.body())
-
-
-def told_apart(seconds: float) -> float:
-    """A time to tell, a little later for each: those who are told at once do not return at once."""
-    return seconds * random.uniform(1.0, _JITTER)  # noqa: S311 - not for secrets
-
-
-def never_fits(what: str, need_bytes: int, limit_bytes: int) -> ClientError:
-    """The refusal that no retry changes."""
-    return ClientError(
-        "memory_never_fits",
-        f"{what} needs {gib(need_bytes)} of memory; the largest budget here is {gib(limit_bytes)}",
-        estimated_bytes=need_bytes,
-        limit_bytes=limit_bytes,
-    )

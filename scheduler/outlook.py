@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scheduler.admission import WorkerView
 from scheduler.clock import Starts, Work, total
 from scheduler.room import urgent
+from scheduler.verdict import WorkerView
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from scheduler.admission import WorkerView
 from scheduler.errors import ClientError
 from scheduler.request import JobRequest
 from scheduler.tokenizers import COUNTED_CHARACTERS, PromptCounter, PromptTokens
+from scheduler.verdict import WorkerView
 
 _SEAM_TOKENS: Final = 8
 """A text that is counted in pieces may make so many tokens less for each seam as a whole."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from scheduler.admission import Candidate, Decision, Limits, choose, claimable_row, hopeless, judge
+from scheduler.admission import Candidate, Limits, choose, claimable_row, hopeless
 from scheduler.backfill import Promises
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
@@ -16,10 +16,12 @@ from scheduler.foresight import Row
 from scheduler.holding import Held, Holding
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Holder, Ledger
-from scheduler.lifecycle import Lifecycle, never_fits
+from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running, victims
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
+from scheduler.refusals import never_fits
 from scheduler.settings import Settings
+from scheduler.verdict import Decision, judge
 from workers.planning import Planning
 from workers.residency import Residency
 

@@ -17,8 +17,8 @@ from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.holding import Held
 from scheduler.ledger import Ledger
-from scheduler.lifecycle import never_fits
 from scheduler.pressure import Pressure
+from scheduler.refusals import never_fits
 from scheduler.settings import Settings
 from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, progress_of

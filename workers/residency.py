@@ -51,6 +51,13 @@ class Residency:
     _suspected: set[str] = field(default_factory=set)
 
     @property
+    def doing(self) -> str:
+        """What the engine is doing with which model: ``loading NAME``, ``measuring NAME``; nothing where neither."""
+        if self.loading is None:
+            return ""
+        return f"{'measuring' if self.measuring else 'loading'} {self.loading}"
+
+    @property
     def served(self) -> tuple[str, ...]:
         """The models that this worker can be asked for."""
         return tuple(name for name in self.sources if self.why_not(name) is None)

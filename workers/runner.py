@@ -288,14 +288,11 @@ class Runner:
         self.supervisor.kill()
 
     def _report(self) -> None:
-        engine = "ready"
+        engine = self._residency.doing or "ready"
         if not self.supervisor.running:
             engine = "cooling down"
         elif self._desk.ledger is None:
             engine = "starting"
-        elif self._residency.loading is not None:
-            doing = "measuring" if self._residency.measuring else "loading"
-            engine = f"{doing} {self._residency.loading}"
         self._reporting.report(
             engine,
             self._desk.ledger,

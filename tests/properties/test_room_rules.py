@@ -8,10 +8,10 @@ from itertools import accumulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.admission import WorkerView
 from scheduler.clock import SLOWER, Starts, Work
 from scheduler.promise import Booking, promise, whose
 from scheduler.room import Board, Full, Limits, Most, ask, ask_due
+from scheduler.verdict import WorkerView
 
 BOUNDS = Most(6, 120, 600.0)
 PLACES = 2

@@ -7,20 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from scheduler.admission import (
-    Candidate,
-    Choice,
-    Decision,
-    Limits,
-    WorkerView,
-    choose,
-    hopeless,
-    judge,
-)
+from scheduler.admission import Candidate, Choice, Limits, choose, hopeless
 from scheduler.backfill import Promises
 from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
+from scheduler.verdict import Decision, WorkerView, judge
 from tests.cards import PLAIN
 
 SMALL, LARGE = Row(10, 10), Row(900, 100)

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import pytest
 
-from scheduler.admission import WorkerView
 from scheduler.clock import (
     DEFAULT_TOKENS_PER_SECOND,
     SLOWER,
@@ -19,6 +18,7 @@ from scheduler.clock import (
     soon_tokens,
     total,
 )
+from scheduler.verdict import WorkerView
 
 IDLE = WorkerView("w", 1000, 512, frozenset({"m"}), {}, headroom_bytes=400, max_batch=4)
 FULL = replace(

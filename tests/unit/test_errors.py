@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import scheduler
-from scheduler.admission import Decision, WorkerView, judge
 from scheduler.blame import Failure, Fault, judge_failure
 from scheduler.errors import TABLE, ClientError, clamp_retry_after, gib
 from scheduler.foresight import Row
-from scheduler.lifecycle import never_fits
 from scheduler.record import Meta
+from scheduler.refusals import never_fits
+from scheduler.verdict import Decision, WorkerView, judge
 from tests.pretend_worker import CARD
 
 ROOT = Path(scheduler.__file__).parents[1]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from scheduler.admission import Decision, judge
 from scheduler.fleet import RunningReport, WorkerReport, ready_models
 from scheduler.foresight import Row
+from scheduler.verdict import Decision, judge
 from tests.pretend_worker import CARD
 
 REPORT = WorkerReport(

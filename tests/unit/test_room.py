@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from scheduler.admission import WorkerView
 from scheduler.clock import Starts, Work, total
 from scheduler.promise import Booking
 from scheduler.room import CAUTION, Board, Full, Limits, Most, ask, ask_due, patience_tokens
+from scheduler.verdict import WorkerView
 
 NOW = 1000.0
 

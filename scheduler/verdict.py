@@ -1,0 +1,82 @@
+"""Whether a job could ever run, by what the live workers say of themselves. Pure.
+
+Three answers, never confused: *admitted* (it can run), *waits* (nobody knows yet), *never fits*.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.card import ModelCard
+from scheduler.footprint import alone_bytes, fitted
+from scheduler.foresight import Row
+from scheduler.job import PRIORITIES
+
+
+class Decision(enum.StrEnum):
+    """What a request got."""
+
+    ADMITTED = "admitted"
+    WAITS = "waits"
+    NEVER_FITS = "never_fits"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A live worker as others see it."""
+
+    name: str
+    budget_bytes: int
+    chunk_tokens: int
+    served: frozenset[str]
+    cards: dict[str, ModelCard]
+    seconds_to_free: tuple[tuple[float, int], ...] = ()
+    """When running jobs end and the bytes each gives back, soonest first."""
+    headroom_bytes: int = 0
+    tokens_per_second: float = 0.0
+    work_tokens_per_second: float = 0.0
+    """Prompt and completion tokens together; 0 where nothing was measured yet."""
+    max_batch: int = 1
+    """Jobs that it runs together at most."""
+    reported_at: float = 0.0
+    """Unix seconds; 0 where it is of now."""
+    queues: frozenset[str] = frozenset(PRIORITIES)
+    """The classes that it takes."""
+    starts_at: Mapping[str, float] = field(default_factory=dict)
+    """Unix seconds by which it has promised jobs a start."""
+
+    def takes(self, model: str, priority: str) -> bool:
+        """Whether it runs jobs of a class for a model."""
+        return model in self.served and priority in self.queues
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer with its numbers."""
+
+    decision: Decision
+    need_bytes: int = 0
+    limit_bytes: int = 0
+
+
+def judge(workers: Iterable[WorkerView], model: str, row: Row) -> Verdict:
+    """Whether any live worker that serves the model could ever hold the job, alone.
+
+    A worker that has not measured the model yet leaves it open, as does the lack of any worker: the
+    answer is then *waits*. Need and limit are those of the worker that comes closest.
+    """
+    closest: Verdict | None = None
+    for worker in workers:
+        if model not in worker.served:
+            continue
+        card = worker.cards.get(model)
+        if card is None:
+            return Verdict(Decision.WAITS, limit_bytes=worker.budget_bytes)
+        need = alone_bytes(card, fitted(card, row), worker.chunk_tokens)
+        if need <= worker.budget_bytes:
+            return Verdict(Decision.ADMITTED, need, worker.budget_bytes)
+        if closest is None or worker.budget_bytes - need > closest.limit_bytes - closest.need_bytes:
+            closest = Verdict(Decision.NEVER_FITS, need, worker.budget_bytes)
+    return closest or Verdict(Decision.WAITS)
