@@ -152,6 +152,7 @@ class _Wait:
         self.job = job
         self._ledger, self._now, self._limits = ledger, now_seconds, limits
         self._rates = rates if job.model in ledger.cards and ledger.holders else None
+        self._found: Blocked | None = None
         if self._rates is not None and job.job_id not in promises.starts_at:
             promises.make(job.job_id, self._how(self._rates).seconds, now_seconds)
         self._starts_at = promises.starts_at.get(job.job_id, math.inf)
@@ -169,10 +170,12 @@ class _Wait:
         return may_pass(self._ledger, how, self._starts_at, model, row, self._rates, self._now, most)
 
     def _how(self, rates: Rates) -> Blocked:
-        job, most = self.job, self._limits.max_batch
-        return blocked(
-            self._ledger, job.model, job.planned, rates, self._now, alone=job.alone, max_batch=most
-        )
+        if self._found is None:
+            job, most = self.job, self._limits.max_batch
+            self._found = blocked(
+                self._ledger, job.model, job.planned, rates, self._now, alone=job.alone, max_batch=most
+            )
+        return self._found
 
 
 def _in_order(classes: Sequence[Sequence[Candidate]], max_passes: int) -> tuple[list[Candidate], int]:
