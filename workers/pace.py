@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import statistics
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -15,8 +16,8 @@ _PAUSE_SECONDS: Final = 10.0
 _FULLEST: Final = 0.75
 """Of the most jobs that lately ran together: with fewer, a worker does not show what it can do."""
 
-_NEWEST: Final = 0.1
-"""What the latest loop counts for: about the last ten decide."""
+_LOOPS: Final = 15
+"""That decide, of each kind."""
 
 DEATHS_MOST: Final = 5
 DEATHS_SECONDS: Final = 60.0
@@ -92,28 +93,28 @@ class Pace:
 
 
 class Loops:
-    """What the engine's loops take: the base of every promise."""
+    """What the engine's loops take: the base of every promise.
+
+    The middle of the last few decides: a first loop may compile kernels for seconds.
+    """
 
     def __init__(self) -> None:
-        self._step_seconds: float | None = None
-        self._prompt_token_seconds = 0.0
+        self._steps: collections.deque[float] = collections.deque(maxlen=_LOOPS)
+        self._prompt_tokens: collections.deque[float] = collections.deque(maxlen=_LOOPS)
 
     def note(self, seconds: float, prompt_tokens: int) -> None:
         """One loop, in which so many tokens of prompts were computed beside the decode step."""
-        step = self._step_seconds or 0.0
         if not prompt_tokens:
-            self._step_seconds = seconds if self._step_seconds is None else step + _NEWEST * (seconds - step)
-            return
-        each = max(0.0, seconds - step) / prompt_tokens
-        before = self._prompt_token_seconds
-        self._prompt_token_seconds = before + _NEWEST * (each - before) if before else each
+            self._steps.append(seconds)
+        elif (beside := seconds - (statistics.median_low(self._steps) if self._steps else 0.0)) > 0:
+            self._prompt_tokens.append(beside / prompt_tokens)
 
     @property
     def rates(self) -> Rates | None:
         """The last loops'; None before a decode step and a prompt were seen."""
-        if self._step_seconds is None or not self._prompt_token_seconds:
+        if not self._steps or not self._prompt_tokens:
             return None
-        return Rates(self._step_seconds, self._prompt_token_seconds)
+        return Rates(statistics.median_low(self._steps), statistics.median_low(self._prompt_tokens))
 
 
 class Breaker:

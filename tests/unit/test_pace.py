@@ -160,7 +160,7 @@ def test_rates_are_known_once_a_step_and_a_prompt_were_seen() -> None:
 
 
 def test_the_last_loops_decide() -> None:
-    """Rates follow an engine that has become slower; one outlier moves them by a tenth."""
+    """Rates follow an engine that has become slower; one outlier, as where kernels are compiled, moves nothing."""
     loops = Loops()
     for step, prompt in ((0.1, 0.3), (0.2, 0.6)):
         for _ in range(100):
@@ -170,8 +170,10 @@ def test_the_last_loops_decide() -> None:
             pytest.approx(step, rel=0.01),
             pytest.approx((prompt - step) / 100, rel=0.02),
         )
-    loops.note(1.2, 0)
-    assert loops.rates is not None and loops.rates.step_seconds == pytest.approx(0.3, rel=0.01)
+    before = loops.rates
+    loops.note(12.0, 0)
+    loops.note(12.0, 100)
+    assert loops.rates == before
 
 
 def test_a_prompt_computed_in_no_time_is_no_error() -> None:
