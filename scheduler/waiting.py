@@ -136,12 +136,6 @@ def waiting_by_class(connection: Redis, lists: Mapping[str, str]) -> dict[str, t
     return {name: (int(next(replies)), max(0, int(next(replies) or 0))) for name in lists}
 
 
-def passes(connection: Redis, job_ids: Sequence[str]) -> dict[str, int]:
-    """How often each job was passed."""
-    counts: Any = connection.hmget(PASSES_KEY, list(job_ids))
-    return {job_id: int(count or 0) for job_id, count in zip(job_ids, counts, strict=True)}
-
-
 def overdue(connection: Redis, now_seconds: float) -> list[str]:
     """Waiting jobs whose deadline has passed."""
     late: Any = connection.zrangebyscore(DEADLINES_KEY, "-inf", f"({now_seconds!r}")
