@@ -118,13 +118,15 @@ class Heads:
                 in_front = sum(job_id in known for job_id in glance.front)
                 far = self._behind(glance.key, start, count, wanted, in_front)
         jobs = {job_id: known[job_id] for job_id in glance.ids if job_id in known}
-        for job_id in (jobs.keys() - far.keys()).difference(glance.front):
-            rec, passes = jobs[job_id]
-            jobs[job_id] = (replace(rec, from_end=glance.from_end(job_id)), passes)
         jobs |= far
         records = [rec for rec, _ in jobs.values() if rec.meta.priority == glance.name]
         turns = fair_order(_by_owner(records, glance.seen.since), glance.seen.served, count)
-        return [(replace(rec, turn=turn), passes) for turn in turns for rec, passes in (jobs[turn.job_id],)]
+        listed = far.keys() | set(glance.front)
+        return [
+            (replace(rec, turn=turn, from_end=rec.id not in listed and glance.from_end(rec.id)), passes)
+            for turn in turns
+            for rec, passes in (jobs[turn.job_id],)
+        ]
 
     def _behind(self, key: str, start: int, count: int, wanted: Wanted, in_front: int) -> dict[str, Found]:
         """What is wanted behind a list's first page, page by page from ``start`` on, until it is enough.

@@ -158,12 +158,12 @@ class Shelf:
         for job_id, passes in zip(job_ids, counts, strict=True):
             values, results = next(replies), next(replies)
             data = next(replies) if job_id in new else None
-            rec = _heading(job_id, values)
+            rec = _heading(job_id, values, results)
             if rec is None or rec.state is not State.QUEUED:
                 continue
             if job_id in new:
                 self._keep_request(job_id, data)
-            records.append((replace(rec, outcome=read_outcome(results)), int(passes or 0)))
+            records.append((rec, int(passes or 0)))
         return [(rec, passes) for rec, passes in records if wanted(rec) and self.runnable(rec.id)]
 
     def waiting(self) -> tuple[int, int]:
@@ -197,10 +197,10 @@ class Shelf:
         return self._queues.get(name) or Queue(name, connection=self.connection, serializer=JSONSerializer)
 
 
-def _heading(job_id: str, values: Sequence[bytes | None]) -> JobRecord | None:
-    """A job without request and outcome; None where it is gone, or not ours."""
+def _heading(job_id: str, values: Sequence[bytes | None], results: Any = ()) -> JobRecord | None:
+    """A job without its request; None where it is gone, or not ours."""
     named = zip(HEADING_FIELDS, values, strict=True)
     fields = {name.encode(): value for name, value in named if value is not None}
     with suppress(ClientError):
-        return read_heading(job_id, fields)
+        return read_heading(job_id, fields, read_outcome(results))
     return None

@@ -11,7 +11,7 @@ Keys, beside those of :mod:`scheduler.slip` and :mod:`scheduler.lanes`::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
