@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from redis import Redis
 from rq import Queue
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
@@ -120,15 +120,6 @@ class Shelf:
         found nothing, ended. So it passes over nothing that is wanted, and every job has its turn.
         """
         return self._heads.look(names, count, wanted)
-
-    def still_waiting(self, job_ids: Sequence[str]) -> set[str]:
-        """Which of these jobs wait, in one round trip."""
-        pipeline = self.connection.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hget(Job.key_for(job_id), "status")
-        statuses = pipeline.execute() if job_ids else ()
-        queued = JobStatus.QUEUED.value.encode()
-        return {job_id for job_id, status in zip(job_ids, statuses, strict=True) if status == queued}
 
     def any_waits(self, names: Iterable[str], wanted: Wanted) -> bool:
         """Whether a job of these queues is wanted, however far back it waits."""
