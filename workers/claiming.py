@@ -73,7 +73,7 @@ class Claiming:
             rates: its engine's; None before anything was measured.
         """
         beaten = 0
-        for _ in range(_LOOKS * self.settings.claim_lookahead):
+        for tries in range(_LOOKS * self.settings.claim_lookahead):
             classes = self._candidates(ledger)
             heads = [[candidate for candidate, _ in jobs] for jobs in classes]
             look = choose(heads, ledger, self.clock(), self.limits, rates, self.promises)
@@ -91,7 +91,8 @@ class Claiming:
             self._keep(before.waiting)
             if held is not None:
                 return held
-            beaten += before.whole is not None
+            # What was taken since an older look was nobody's race; what waited a moment ago was.
+            beaten += tries > 0 or before.whole is not None
         return None
 
     def victims(self, ledger: Ledger, rates: Rates | None, running: Sequence[Running]) -> tuple[Holder, ...]:
