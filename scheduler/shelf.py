@@ -104,7 +104,7 @@ class Shelf:
     def _keep_request(self, job_id: str, data: Any) -> None:
         """Find out of a job whether it can be run."""
         if len(self._runs) >= _ENVELOPES_KNOWN:
-            self._runs.clear()
+            del self._runs[next(iter(self._runs))]  # the oldest
         try:
             self._runs[job_id] = is_ours(read_envelope(job_id, data))
         except ClientError:
@@ -150,11 +150,10 @@ class Shelf:
             values, results = next(replies), next(replies)
             data = next(replies) if job_id in new else None
             rec = _heading(job_id, values, results)
-            if rec is None or rec.state is not State.QUEUED:
-                continue
-            if job_id in new:
+            if job_id in new and (rec is not None or data is not None):
                 self._keep_request(job_id, data)
-            records.append((rec, int(passes or 0)))
+            if rec is not None and rec.state is State.QUEUED:
+                records.append((rec, int(passes or 0)))
         return [(rec, passes) for rec, passes in records if wanted(rec) and self.runnable(rec.id)]
 
     def waiting(self) -> tuple[int, int]:
