@@ -10,7 +10,8 @@ claim and end or at any moment (:mod:`benchmarks.claim_race`).
 
 Prints a table, and one JSON line last:
 
-``ratio_100k_to_10``   median latency at 100,000 over that at 10, with two owners; ``…_one_owner`` with one
+``ratio_100k_to_10``   median latency at 100,000 over that at 10: the worse of those with one owner and with two,
+                       which are beside it as ``…_one_owner`` and ``…_two_owners``
 ``latency_ms``         by owners and depth: p50 and p99
 ``claims_per_s``       by 32 processes together, each job ended too
 ``claimed_twice``      jobs that two attempts held at once, or one attempt was given twice, or that ended twice
@@ -34,7 +35,7 @@ from tidegate.embedded import embedded_server
 DEPTHS: Final = (10, 1_000, 100_000)
 ROUNDS: Final = 10
 CLAIMS_PER_ROUND: Final = 30
-RACE_JOBS: Final = 2_000
+RACE_JOBS: Final = 1_500
 KILL_JOBS: Final = 1_000
 KILLED: Final = 16
 
@@ -49,10 +50,11 @@ def main() -> None:
         race_url = f"{url}?db={len(DEPTHS)}"
         calm = race(race_url, RACE_JOBS, 0)
         rough = race(race_url, KILL_JOBS, KILLED)
-    one, two = ({depth: p50 for depth, (p50, _) in latency[owners].items()} for owners in ("one", "two"))
+    ratios = {owners: round(p50s[DEPTHS[-1]][0] / p50s[DEPTHS[0]][0], 2) for owners, p50s in latency.items()}
     figures = {
-        "ratio_100k_to_10": round(two[DEPTHS[-1]] / two[DEPTHS[0]], 2),
-        "ratio_100k_to_10_one_owner": round(one[DEPTHS[-1]] / one[DEPTHS[0]], 2),
+        "ratio_100k_to_10": max(ratios.values()),
+        "ratio_100k_to_10_one_owner": ratios["one"],
+        "ratio_100k_to_10_two_owners": ratios["two"],
         "claimed_twice": calm.claimed_twice + rough.claimed_twice,
         "lost": calm.lost + rough.lost,
         "claims_per_s": round(calm.claims / calm.seconds, 1),

@@ -95,7 +95,11 @@ def read_events(
     connection: Redis, job_id: str, after: int = 0, count: int | None = None
 ) -> list[LoggedEvent]:
     """The log's events with numbers above ``after``, in order."""
-    entries: Any = connection.xrange(events_key(job_id), f"({after}-0", "+", count)
+    return parse_events(connection.xrange(events_key(job_id), f"({after}-0", "+", count))
+
+
+def parse_events(entries: Any) -> list[LoggedEvent]:
+    """The events of a log's entries, as the server answers them."""
     return [_parse_entry(entry_id, fields) for entry_id, fields in entries]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from scheduler.errors import ClientError, StoreUnavailable
-from scheduler.events import Kind, LoggedEvent, read_events
+from scheduler.events import Kind, LoggedEvent, events_key, parse_events, read_events
 from scheduler.fleet import is_alive
 from scheduler.histories import completion_of, completion_swap
 from scheduler.job import Lease, State
@@ -75,6 +76,19 @@ class Progress:
     meta: Meta | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a worker reads before it takes a job, in one round trip.
+
+    ``whole`` is the job with its request, None where it waits no more or its request is not one to run; ``logged``
+    is its log; ``waiting`` are those that wait still of the jobs that the worker may take next.
+    """
+
+    whole: JobRecord | None
+    logged: Sequence[LoggedEvent]
+    waiting: frozenset[str]
+
+
 class Holding:
     """What one worker does to jobs.
 
@@ -89,19 +103,22 @@ class Holding:
         self._worker = worker
         self._clock = clock
 
-    def claim(self, rec: JobRecord, meta: Meta, passed: Sequence[str]) -> Held | None:
+    def claim(
+        self, rec: JobRecord, meta: Meta, passed: Sequence[str], before: Before | None = None
+    ) -> Held | None:
         """Take a waiting job; None where another was first.
 
         Args:
-            rec: the job as it waits; its request is read here where it lacks.
+            rec: the job as it waits.
             meta: its fields for this attempt; the attempt's number and times are filled in here.
             passed: jobs that it passes over.
+            before: as :meth:`read_before` had it; read here where it lacks.
         """
         now = self._clock()
-        whole = self._whole(rec)
+        seen = before or self.read_before(rec)
+        whole, logged = seen.whole, seen.logged
         if whole is None:
             return None
-        logged = read_events(self._queue.connection, rec.id)
         lease = Lease(self._worker, _attempts(rec, logged) + 1)
         meta = replace(
             meta, attempt=lease.attempt, started_at=meta.started_at or now, execution_id=uuid.uuid4().hex
@@ -120,20 +137,25 @@ class Holding:
             won = self._queue.fetch(rec.id).lease == str(lease)
         return held if won else None
 
-    def _whole(self, rec: JobRecord) -> JobRecord | None:
-        """The job with its request; None where it waits no more, or its request is not one to run.
+    def read_before(self, rec: JobRecord, others: Sequence[str] = ()) -> Before:
+        """A job as it is now, before it is taken, and which of some others wait; in one round trip.
 
-        Where many workers want the same job, most of them learn here that they are late, in one round trip.
+        Where many workers want the same job, most of them learn here that they are late, and what is left.
         """
-        fields: Any = self._queue.connection.hmget(Job.key_for(rec.id), "status", "data")
-        status, data = fields
-        if status != JobStatus.QUEUED.value.encode():
-            return None
-        try:
-            envelope = rec.envelope or read_envelope(rec.id, data)
-        except ClientError:
-            return None
-        return replace(rec, envelope=envelope) if is_ours(envelope) else None
+        pipeline = self._queue.connection.pipeline(transaction=False)
+        pipeline.hmget(Job.key_for(rec.id), "status", "data")
+        pipeline.xrange(events_key(rec.id))
+        for job_id in others:
+            pipeline.hget(Job.key_for(job_id), "status")
+        (status, data), entries, *statuses = pipeline.execute()
+        queued = JobStatus.QUEUED.value.encode()
+        waiting = frozenset(job_id for job_id, each in zip(others, statuses, strict=True) if each == queued)
+        whole = None
+        if status == queued:
+            with suppress(ClientError):
+                envelope = rec.envelope or read_envelope(rec.id, data)
+                whole = replace(rec, envelope=envelope) if is_ours(envelope) else None
+        return Before(whole, parse_events(entries) if whole else [], waiting)
 
     def write(self, progress: Sequence[Progress]) -> list[Held]:
         """Write a step of the whole batch in one round trip.

@@ -116,3 +116,11 @@ def new_job_id(now_seconds: float | None = None, entropy: int | None = None) -> 
     number = (milliseconds << 80) | (secrets.randbits(80) if entropy is None else entropy)
     digits = "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -5, -5))
     return f"job_{digits}"
+
+
+def made_at(job_id: str) -> float:
+    """Unix seconds at which a job's id says that it was made; of no use where :func:`new_job_id` made none."""
+    milliseconds = 0
+    for digit in job_id.removeprefix("job_")[:10]:
+        milliseconds = (milliseconds << 5) | max(0, _ALPHABET.find(digit))
+    return milliseconds / 1000

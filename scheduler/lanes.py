@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from redis import Redis
+from redis.client import Pipeline
 
 from scheduler.owner import OWNER
 from scheduler.shares import FORGIVEN, Served, Turn
@@ -134,34 +135,57 @@ def owned(connection: Redis, owner: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a class's lanes hold: since when each owner waits unserved, its first jobs, and the account."""
+    """What a class's lanes hold: since when each owner waits unserved, its first jobs, and the account.
+
+    Those of ``jobs`` that were put back to the front are in ``back`` too.
+    """
 
     since: Mapping[str, float]
     jobs: Mapping[str, list[str]]
+    back: Mapping[str, list[str]]
     served: Served
 
 
-def look(connection: Redis, priority: str, count: int) -> Look:
-    """The lanes of a class, in two round trips.
+def ask_owners(pipeline: Pipeline, priority: str) -> None:
+    """Ask for the owners that one look at a class compares; :func:`read_owners` reads the reply."""
+    pipeline.zrange(owners_key(priority), 0, _OWNERS - 1, withscores=True)
+
+
+def read_owners(reply: Any) -> dict[str, float]:
+    """Owners, and since when each waits unserved."""
+    named = ((owner.decode(errors="replace"), float(seconds)) for owner, seconds in reply)
+    return {owner: seconds for owner, seconds in named if OWNER.fullmatch(owner)}
+
+
+def look(connection: Redis, owners: Mapping[str, Mapping[str, float]], count: int) -> dict[str, Look]:
+    """The lanes of classes, in one round trip.
 
     Args:
         connection: a client that answers bytes.
-        priority: the class.
-        count: jobs that are wanted of all owners together. An owner's first job is always among what is read; the
-            jobs of one who waits alone are not read, since the list has them in order.
+        owners: by class, as :func:`read_owners` has them.
+        count: jobs of a class that are wanted of all owners together. An owner's first job is always among what is
+            read; the jobs of one who waits alone are not read, since the list has them in order.
     """
-    entries: Any = connection.zrange(owners_key(priority), 0, _OWNERS - 1, withscores=True)
-    named = ((owner.decode(errors="replace"), float(seconds)) for owner, seconds in entries)
-    since = {owner: seconds for owner, seconds in named if OWNER.fullmatch(owner)}
-    each = max(1, -(-count // max(1, len(since)))) if len(since) > 1 else 0
     pipeline = connection.pipeline(transaction=False)
-    pipeline.zmscore(served_key(priority), [_CLOCK, *since])
-    for owner in since if each else ():
-        pipeline.zrange(lane_key(priority, owner), 0, each - 1)
-    scores, *lanes = pipeline.execute()
-    jobs = {
-        owner: [job_id.decode(errors="replace") for job_id in lane]
-        for owner, lane in zip(since, lanes or [[]] * len(since), strict=True)
+    for priority, since in owners.items():
+        pipeline.zmscore(served_key(priority), [_CLOCK, *since])
+        for owner in since if len(since) > 1 else ():
+            each = max(1, -(-count // len(since)))
+            pipeline.zrange(lane_key(priority, owner), 0, each - 1, withscores=True)
+    replies = iter(pipeline.execute() if owners else ())
+    return {priority: _read_look(since, replies) for priority, since in owners.items()}
+
+
+def _read_look(since: Mapping[str, float], replies: Iterator[Any]) -> Look:
+    clock, *scores = next(replies)
+    lanes = {
+        owner: [(job_id.decode(errors="replace"), place) for job_id, place in next(replies)]
+        for owner in (since if len(since) > 1 else ())
     }
-    known = {owner: score for owner, score in zip(since, scores[1:], strict=True) if score is not None}
-    return Look(since, jobs, Served(known, scores[0] or 0.0))
+    known = {owner: score for owner, score in zip(since, scores, strict=True) if score is not None}
+    return Look(
+        since,
+        {owner: [job_id for job_id, _ in lane] for owner, lane in lanes.items()},
+        {owner: [job_id for job_id, place in lane if place < 0] for owner, lane in lanes.items()},
+        Served(known, clock or 0.0),
+    )

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from redis import Redis
 from rq import Queue
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from scheduler import lanes
 from scheduler.errors import ClientError
+from scheduler.heads import Found, Heads, Wanted
 from scheduler.job import PRIORITIES, State
 from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
 from scheduler.rq_records import read_outcome
-from scheduler.shares import Lane, Waiter, fair_order
-from scheduler.waiting import overdue, passes, waiting, waiting_by_class
-
-_HEAD_PAGES: Final = 16
-"""Pages that one look at a queue reads at most."""
+from scheduler.waiting import PASSES_KEY, overdue, waiting, waiting_by_class
 
 _PAGE: Final = 256
 
 _ENVELOPES_KNOWN: Final = 1 << 14
 """Jobs of which is remembered whether a worker can run them: a request never changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """A part of a list: its entries, and the jobs wanted among them."""
-
-    ids: list[str]
-    wanted: list[JobRecord]
 
 
 class Shelf:
@@ -51,8 +39,8 @@ class Shelf:
         self._queues = {
             name: Queue(name, connection=connection, serializer=JSONSerializer) for name in PRIORITIES
         }
-        self._starts: dict[str, int] = {}
         self._runs: dict[str, bool] = {}
+        self._heads = Heads(connection, self._wanted, lambda name: self.rq_queue(name).key)
 
     def fetch(self, job_id: str) -> JobRecord:
         """One job.
@@ -85,10 +73,9 @@ class Shelf:
             pipeline.hmget(Job.key_for(job_id), HEADING_FIELDS)
         records = []
         for job_id, values in zip(job_ids, pipeline.execute() if job_ids else (), strict=True):
-            named = zip(HEADING_FIELDS, values, strict=True)
-            fields = {name.encode(): value for name, value in named if value is not None}
-            with suppress(ClientError):
-                records.append(read_heading(job_id, fields))
+            rec = _heading(job_id, values)
+            if rec is not None:
+                records.append(rec)
         return records
 
     def with_outcomes(self, records: Sequence[JobRecord]) -> list[JobRecord]:
@@ -111,112 +98,63 @@ class Shelf:
     def runnable(self, job_id: str) -> bool:
         """Whether a job's request is one that workers of this version run; each is read once."""
         if job_id not in self._runs:
-            self._read_requests([job_id])
+            self._keep_request(job_id, self.connection.hget(Job.key_for(job_id), "data"))
         return self._runs[job_id]
 
-    def _read_requests(self, job_ids: Iterable[str]) -> None:
-        """Find out of several jobs whether they can be run, in one round trip."""
-        new = [job_id for job_id in job_ids if job_id not in self._runs]
-        if len(self._runs) + len(new) > _ENVELOPES_KNOWN:
-            self._runs.clear()
-        pipeline = self.connection.pipeline(transaction=False)
-        for job_id in new:
-            pipeline.hget(Job.key_for(job_id), "data")
-        for job_id, data in zip(new, pipeline.execute() if new else (), strict=True):
-            try:
-                self._runs[job_id] = is_ours(read_envelope(job_id, data))
-            except ClientError:
-                self._runs[job_id] = False
+    def _keep_request(self, job_id: str, data: Any) -> None:
+        """Find out of a job whether it can be run."""
+        if len(self._runs) >= _ENVELOPES_KNOWN:
+            del self._runs[next(iter(self._runs))]  # the oldest
+        try:
+            self._runs[job_id] = is_ours(read_envelope(job_id, data))
+        except ClientError:
+            self._runs[job_id] = False
 
-    def heads(
-        self, names: Iterable[str], count: int, wanted: Callable[[JobRecord], bool] = lambda _: True
-    ) -> list[list[tuple[JobRecord, int]]]:
+    def heads(self, names: Iterable[str], count: int, wanted: Wanted = lambda _: True) -> list[list[Found]]:
         """The first ``count`` waiting jobs of each queue that are wanted, with how often each was passed.
 
         They come in the order of :func:`~scheduler.shares.fair_order`, which is the list's where one owner waits;
-        without their requests, each of which was looked at once. Beside the list's front, the lanes of the
-        other owners are read, in a number of round trips that does not depend on the queue's length.
+        without their requests, each of which was looked at once. Beside the lists' fronts, the lanes of the
+        other owners are read, in a number of round trips that does not depend on the queues' lengths.
         A look reads a bounded number of jobs: the first page, then on from where the looks before it, which
         found nothing, ended. So it passes over nothing that is wanted, and every job has its turn.
         """
-        return [self._head(name, count, wanted) for name in names]
+        return self._heads.look(names, count, wanted)
 
-    def still_waiting(self, job_ids: Sequence[str]) -> set[str]:
-        """Which of these jobs wait, in one round trip."""
-        pipeline = self.connection.pipeline(transaction=False)
-        for job_id in job_ids:
-            pipeline.hget(Job.key_for(job_id), "status")
-        statuses = pipeline.execute() if job_ids else ()
-        queued = JobStatus.QUEUED.value.encode()
-        return {job_id for job_id, status in zip(job_ids, statuses, strict=True) if status == queued}
-
-    def any_waits(self, names: Iterable[str], wanted: Callable[[JobRecord], bool]) -> bool:
+    def any_waits(self, names: Iterable[str], wanted: Wanted) -> bool:
         """Whether a job of these queues is wanted, however far back it waits."""
         for key in (self.rq_queue(name).key for name in names):
             # From the end: what is taken out meanwhile moves only what was looked at.
             for start in reversed(range(0, self.connection.llen(key), _PAGE)):
-                if self._page(key, start, _PAGE, wanted).wanted:
+                entries: Any = self.connection.lrange(key, start, start + _PAGE - 1)
+                if self._wanted([entry.decode(errors="replace") for entry in entries], wanted):
                     return True
         return False
 
-    def _head(
-        self, name: str, count: int, wanted: Callable[[JobRecord], bool]
-    ) -> list[tuple[JobRecord, int]]:
-        front, far = self._listed(self.rq_queue(name).key, count, wanted)
-        if front is None:
+    def _wanted(self, job_ids: Sequence[str], wanted: Wanted) -> list[Found]:
+        """Of several jobs those that wait and are wanted, with how often each was passed, in one round trip."""
+        if not job_ids:
             return []
-        seen = lanes.look(self.connection, name, count)
-        known = {rec.id for rec in (*front.wanted, *far)}.union(front.ids)
-        further = [job_id for jobs in seen.jobs.values() for job_id in jobs if job_id not in known]
-        laned = self._wanted(further, wanted)
-        if laned and front.wanted:
-            laned = self._sought(name, front.wanted[0], laned)
-        records = {rec.id: rec for rec in (*front.wanted, *laned, *far) if rec.meta.priority == name}
-        if not records:
-            return []
-        turns = fair_order(_by_owner(records.values(), seen.since), seen.served, count)
-        passed = passes(self.connection, [turn.job_id for turn in turns])
-        return [(replace(records[turn.job_id], turn=turn), passed[turn.job_id]) for turn in turns]
-
-    def _listed(
-        self, key: str, count: int, wanted: Callable[[JobRecord], bool]
-    ) -> tuple[_Page | None, list[JobRecord]]:
-        """A list's first page, None where nothing waits; and what was found behind it, if that is not enough."""
-        front = self._page(key, 0, count, wanted)
-        if not front.ids:
-            return None, []
-        start = self._starts.pop(key, count)
-        end = start + (_HEAD_PAGES - 1) * count
-        far: list[JobRecord] = []
-        page = front
-        for at in range(start, end, count):
-            if len(page.ids) < count or len(front.wanted) + len(far) >= count:
-                break
-            page = self._page(key, at, count, wanted)
-            far += page.wanted
-        else:
-            if not front.wanted and not far:
-                self._starts[key] = end
-        return front, far
-
-    def _page(self, key: str, start: int, count: int, wanted: Callable[[JobRecord], bool]) -> _Page:
-        """A list's entries from ``start`` on, at most ``count``, and the jobs wanted among them."""
-        entries: Any = self.connection.lrange(key, start, start + count - 1)
-        ids = [entry.decode(errors="replace") for entry in entries]
-        return _Page(ids, self._wanted(ids, wanted))
-
-    def _wanted(self, job_ids: Sequence[str], wanted: Callable[[JobRecord], bool]) -> list[JobRecord]:
-        headings = self.headings(job_ids)
-        records = self.with_outcomes([rec for rec in headings if rec.state is State.QUEUED])
-        self._read_requests(rec.id for rec in records)
-        return [rec for rec in records if wanted(rec) and self.runnable(rec.id)]
-
-    def _sought(self, name: str, first: JobRecord, records: Sequence[JobRecord]) -> list[JobRecord]:
-        """The same jobs of a class, each with the end of its list that it seems nearer to, by their times."""
-        last: Any = self.connection.lindex(self.rq_queue(name).key, -1)
-        tail = self.headings([last.decode(errors="replace")]) if last else []
-        middle = (first.created_at + tail[0].created_at) / 2 if tail else math.inf
-        return [replace(rec, from_end=rec.created_at > middle) for rec in records]
+        pipeline = self.connection.pipeline(transaction=False)
+        pipeline.hmget(PASSES_KEY, list(job_ids))
+        new = {job_id for job_id in job_ids if job_id not in self._runs}
+        for job_id in job_ids:
+            key = Job.key_for(job_id)
+            pipeline.hmget(key, HEADING_FIELDS)
+            pipeline.xrevrange(Result.get_key(job_id), count=2)
+            if job_id in new:
+                pipeline.hget(key, "data")
+        counts, *rest = pipeline.execute()
+        replies, records = iter(rest), list[Found]()
+        for job_id, passes in zip(job_ids, counts, strict=True):
+            values, results = next(replies), next(replies)
+            data = next(replies) if job_id in new else None
+            rec = _heading(job_id, values, results)
+            if job_id in new and (rec is not None or data is not None):
+                self._keep_request(job_id, data)
+            if rec is not None and rec.state is State.QUEUED:
+                records.append((rec, int(passes or 0)))
+        return [(rec, passes) for rec, passes in records if wanted(rec) and self.runnable(rec.id)]
 
     def waiting(self) -> tuple[int, int]:
         """How many jobs wait, and their tokens of work."""
@@ -249,16 +187,10 @@ class Shelf:
         return self._queues.get(name) or Queue(name, connection=self.connection, serializer=JSONSerializer)
 
 
-def _by_owner(records: Iterable[JobRecord], since: Mapping[str, float]) -> list[Lane]:
-    """The jobs as each owner's lane, in the order in which they come."""
-    jobs: dict[str, list[JobRecord]] = {}
-    for rec in records:
-        jobs.setdefault(rec.meta.owner, []).append(rec)
-    return [
-        Lane(
-            owner,
-            since.get(owner, own[0].enqueued_at),
-            [Waiter(rec.id, rec.meta.work_tokens, paid=rec.meta.attempt > 0) for rec in own],
-        )
-        for owner, own in jobs.items()
-    ]
+def _heading(job_id: str, values: Sequence[bytes | None], results: Any = ()) -> JobRecord | None:
+    """A job without its request; None where it is gone, or not ours."""
+    named = zip(HEADING_FIELDS, values, strict=True)
+    fields = {name.encode(): value for name, value in named if value is not None}
+    with suppress(ClientError):
+        return read_heading(job_id, fields, read_outcome(results))
+    return None

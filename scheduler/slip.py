@@ -8,8 +8,11 @@ Keys::
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from redis import Redis
 
 from scheduler.job import PRIORITIES
 from scheduler.owner import OWNER
@@ -44,3 +47,9 @@ class Slip:
 
     def __str__(self) -> str:
         return f"{self.tokens} {self.priority} {self.owner}"
+
+
+def slips(connection: Redis, job_ids: Sequence[str]) -> dict[str, Slip]:
+    """The slips of those of some jobs that have one, in one round trip."""
+    texts: Any = connection.hmget(WAITING_KEY, list(job_ids))
+    return {job_id: Slip.parse(text) for job_id, text in zip(job_ids, texts, strict=True) if text is not None}

@@ -11,7 +11,7 @@ Keys, beside those of :mod:`scheduler.slip` and :mod:`scheduler.lanes`::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -134,12 +134,6 @@ def waiting_by_class(connection: Redis, lists: Mapping[str, str]) -> dict[str, t
         pipeline.get(class_tokens_key(name))
     replies = iter(pipeline.execute())
     return {name: (int(next(replies)), max(0, int(next(replies) or 0))) for name in lists}
-
-
-def passes(connection: Redis, job_ids: Sequence[str]) -> dict[str, int]:
-    """How often each job was passed."""
-    counts: Any = connection.hmget(PASSES_KEY, list(job_ids))
-    return {job_id: int(count or 0) for job_id, count in zip(job_ids, counts, strict=True)}
 
 
 def overdue(connection: Redis, now_seconds: float) -> list[str]:

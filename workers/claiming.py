@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
-from scheduler.admission import Candidate, Limits, choose, claimable_row, hopeless
+from scheduler.admission import Candidate, Choice, Limits, choose, claimable_row, hopeless
 from scheduler.backfill import Promises
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
-from scheduler.holding import Held, Holding
+from scheduler.holding import Before, Held, Holding
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Holder, Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running, victims
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
 from scheduler.refusals import never_fits
+from scheduler.rivals import places, step_aside
 from scheduler.settings import Settings
 from scheduler.verdict import Decision, judge
 from workers.planning import Planning
@@ -74,22 +76,27 @@ class Claiming:
             ledger: the worker's account.
             rates: its engine's; None before anything was measured.
         """
-        for _ in range(_LOOKS * self.settings.claim_lookahead):
+        beaten = 0
+        for tries in range(_LOOKS * self.settings.claim_lookahead):
             classes = self._candidates(ledger)
             heads = [[candidate for candidate, _ in jobs] for jobs in classes]
             look = choose(heads, ledger, self.clock(), self.limits, rates, self.promises)
             self._blocked, self.behind_prompts = look.first_blocked, look.behind_prompts
-            if look.choice is None:
+            steps = random.randrange(places(beaten))  # noqa: S311 - not for secrets
+            choice = step_aside(look, heads, ledger, self.clock(), self.limits, steps)
+            if choice is None:
                 if self._make_room([candidate for jobs in heads for candidate in jobs], ledger):
                     continue
                 return None
-            chosen = look.choice.candidate
-            rec = next(rec for jobs in classes for each, rec in jobs if each.job_id == chosen.job_id)
-            held = self._reserved(rec, chosen, look.choice.row, look.choice.passed, ledger)
-            self._drop(rec.id)
+            rec = next(rec for jobs in classes for each, rec in jobs if each is choice.candidate)
+            others = [each.id for jobs in classes for _, each in jobs if each is not rec]
+            before = self.holding.read_before(rec, others)
+            held = self._reserved(rec, choice, ledger, before)
+            self._keep(before.waiting)
             if held is not None:
                 return held
-            self._drop_claimed()
+            # What was taken since an older look was nobody's race; what waited a moment ago was.
+            beaten += tries > 0 or before.whole is not None
         return None
 
     def victims(self, ledger: Ledger, rates: Rates | None, running: Sequence[Running]) -> tuple[Holder, ...]:
@@ -122,7 +129,7 @@ class Claiming:
             return None
         candidate = self._candidate(rec, ledger)
         row = claimable_row(candidate, ledger, self.clock()) if not ledger.holders else None
-        return self._reserved(rec, candidate, row, (), ledger) if row else None
+        return self._reserved(rec, Choice(candidate, row), ledger) if row else None
 
     def load(self, rec: JobRecord, ledger: Ledger) -> None:
         """See to it that a job's model is loaded, or that the job hears why it is not."""
@@ -130,9 +137,10 @@ class Claiming:
             self.residency.load(rec.meta.model, ledger)
 
     def _reserved(
-        self, rec: JobRecord, candidate: Candidate, row: Row, passed: Sequence[str], ledger: Ledger
+        self, rec: JobRecord, choice: Choice, ledger: Ledger, before: Before | None = None
     ) -> Held | None:
         """Claim a job and hold its memory; None where another was first."""
+        candidate, row = choice.candidate, choice.row
         card = ledger.cards[candidate.model]
         whole = Row(row.prompt_tokens, candidate.row.max_tokens)
         meta = replace(
@@ -141,7 +149,7 @@ class Claiming:
             reserved_bytes=max(0, ledger.marginal_bytes(candidate.model, row)),
             budget_bytes=ledger.budget_bytes,
         )
-        held = self.holding.claim(rec, meta, passed)
+        held = self.holding.claim(rec, meta, choice.passed, before)
         if held is not None:
             ledger.reserve(held.holder, rec.meta.model, row)
             self.residency.used(rec.meta.model)
@@ -175,13 +183,9 @@ class Claiming:
         """The queues changed: read them anew."""
         self._heads = []
 
-    def _drop_claimed(self) -> None:
-        """Another was first for a job, and perhaps for more of what was read: go on with what still waits."""
-        waiting = self.lifecycle.queue.still_waiting([rec.id for jobs in self._heads for rec, _ in jobs])
+    def _keep(self, waiting: Container[str]) -> None:
+        """Of what was read, keep what waits: this worker or another took the rest."""
         self._heads = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads]
-
-    def _drop(self, job_id: str) -> None:
-        self._heads = [[(rec, passes) for rec, passes in jobs if rec.id != job_id] for jobs in self._heads]
 
     def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
         return [

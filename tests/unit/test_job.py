@@ -7,7 +7,18 @@ import itertools
 import pytest
 
 from scheduler.errors import TransitionRefused
-from scheduler.job import HOLDING, JOB_ID, TERMINAL, TRANSITIONS, Event, Lease, State, advance, new_job_id
+from scheduler.job import (
+    HOLDING,
+    JOB_ID,
+    TERMINAL,
+    TRANSITIONS,
+    Event,
+    Lease,
+    State,
+    advance,
+    made_at,
+    new_job_id,
+)
 
 PAIRS = list(itertools.product(State, Event))
 
@@ -59,6 +70,18 @@ def test_ids_sort_by_the_time_of_their_making() -> None:
     ]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.001, 1_700_000_000.001, 4e9])
+def test_an_id_tells_when_it_was_made(moment: float) -> None:
+    """To the millisecond."""
+    assert made_at(new_job_id(moment)) == pytest.approx(moment, abs=0.00101)
+
+
+@pytest.mark.parametrize("text", ["", "job_", "someone-elses", "job_ü\ufffdilou", "8" * 99])
+def test_an_id_of_others_tells_some_time(text: str) -> None:
+    """Or none: a number all the same."""
+    assert made_at(text) >= 0
 
 
 def test_ids_have_one_form_and_do_not_repeat() -> None:
