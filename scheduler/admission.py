@@ -6,14 +6,21 @@ Three answers, never confused: *admitted* (now), *waits* (it fits, later), *neve
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from scheduler.backfill import Blocked, Promises, blocked, may_pass
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
+from scheduler.job import PRIORITIES
 from scheduler.ledger import Ledger
+
+_MISSES_MOST: Final = 8
+"""Jobs, each smaller in some way than those before it, that a look finds not to fit before it looks no further: a replay
+takes some milliseconds, and tens of them where prompts are very long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Limits:
     """How often a job may be passed; one that was passed so often lets nobody by."""
     prefill_ahead_seconds: float = math.inf
     """Prompts that are still to be computed, in seconds, beyond which none is claimed: it would wait in the engine,
-    where no more urgent one can come before it."""
+    where no more urgent one can come before it. An interactive one is, while the engine computes it beside those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class Look:
     first_blocked: Candidate | None = None
     """The first job of the order that has to wait for memory or a place; it has a promise where rates are known."""
     behind_prompts: bool = False
-    """Whether nobody is claimed because enough prompts are still to be computed."""
+    """Whether no more than interactive jobs are claimed, because enough prompts are still to be computed."""
 
 
 def choose(
@@ -100,41 +107,54 @@ def choose(
         rates: the engine's; None before anything was measured.
         promises: the worker's; one is made here.
     """
-    order, kept = _in_order(classes, limits.max_passes)
+    order, owed = _in_order(classes, limits.max_passes)
     promises.keep({job.job_id for job in order})
-    if (
-        rates is not None
-        and _prompts_ahead(ledger) * rates.prompt_token_seconds > limits.prefill_ahead_seconds
-    ):
-        return Look(behind_prompts=True)
-    passed: list[str] = []
-    too_large: list[tuple[str, Row]] = []
+    behind_prompts = _behind_prompts(ledger, rates, limits)
+    if behind_prompts:
+        order = _urgent(classes, ledger)
+    left, passed, too_large = deque(order), list[str](), list[tuple[str, Row]]()
     wait: _Wait | None = None
     full = len(ledger.holders) >= limits.max_batch
-    for at, candidate in enumerate(order):
-        row = None
-        if not full and not (ledger.holders and _larger(candidate, too_large)):
-            row = claimable_row(candidate, ledger, now_seconds)
+    while left and len(too_large) < _MISSES_MOST:
+        candidate = left.popleft()
+        larger = ledger.holders and _larger(candidate, too_large)
+        row = None if full or larger else claimable_row(candidate, ledger, now_seconds)
         if row is not None and (wait is None or wait.lets(candidate, row)):
-            owed = at < kept  # who has its turn at last passes nobody
-            behind = [] if owed else _heads_behind(classes, candidate, {*passed, candidate.job_id}, ledger)
-            return Look(Choice(candidate, row, (*passed, *behind)), wait.job if wait else None)
+            behind = [] if candidate in owed else _heads_behind(classes, candidate, passed, ledger)
+            choice = Choice(candidate, row, (*passed, *behind))
+            return Look(choice, wait.job if wait else None, behind_prompts=behind_prompts)
         if candidate.model in ledger.cards:
             if hopeless(ledger, candidate):
                 continue
-            if not candidate.alone:  # it may be small: company keeps it waiting
+            if not (candidate.alone or larger):  # it may be small: company keeps it waiting
                 too_large.append((candidate.model, candidate.planned))
         if wait is None:
             wait = _Wait(candidate, ledger, now_seconds, limits, rates, promises)
-        if full or candidate.passes >= limits.max_passes or wait.overdue:
+        if full or wait.overdue:
             break
-        passed.append(candidate.job_id)
-    return Look(None, wait.job if wait else None)
+        if (
+            candidate.passes >= limits.max_passes
+        ):  # it lets nobody by; who stands before it in its class goes on
+            ahead = _ahead(classes, candidate) if owed in ([], [candidate]) else []
+            left = deque(job for job in left if job in ahead)
+        else:
+            passed.append(candidate.job_id)
+    return Look(None, wait.job if wait else None, behind_prompts=behind_prompts)
 
 
-def _prompts_ahead(ledger: Ledger) -> int:
-    """Tokens of prompts that are held and not computed."""
-    return sum(max(0, row.prompt_tokens - row.cached_tokens) for row in ledger.holders.values())
+def _behind_prompts(ledger: Ledger, rates: Rates | None, limits: Limits) -> bool:
+    """Whether as many prompts are held and not computed as may be claimed ahead."""
+    if rates is None:
+        return False
+    left = sum(max(0, row.prompt_tokens - row.cached_tokens) for row in ledger.holders.values())
+    return left * rates.prompt_token_seconds > limits.prefill_ahead_seconds
+
+
+def _urgent(classes: Sequence[Sequence[Candidate]], ledger: Ledger) -> list[Candidate]:
+    """Who may be claimed though enough prompts are held: interactive jobs, whose prompts are computed beside those."""
+    begun = sum(row.cached_tokens < row.prompt_tokens for row in ledger.holders.values())
+    urgent = [job for jobs in classes[:1] for job in jobs if job.priority == PRIORITIES[0]]
+    return urgent if begun < ledger.prefill_rows else []
 
 
 class _Wait:
@@ -155,7 +175,8 @@ class _Wait:
         self._found: Blocked | None = None
         if self._rates is not None and job.job_id not in promises.starts_at:
             promises.make(job.job_id, self._how(self._rates).seconds, now_seconds)
-        self._starts_at = promises.starts_at.get(job.job_id, math.inf)
+        resident = job.model in ledger.cards
+        self._starts_at = promises.starts_at.get(job.job_id, math.inf) if resident else math.inf
 
     @property
     def overdue(self) -> bool:
@@ -178,19 +199,23 @@ class _Wait:
         return self._found
 
 
-def _in_order(classes: Sequence[Sequence[Candidate]], max_passes: int) -> tuple[list[Candidate], int]:
-    """The order in which jobs are due: class by class, but first what stands in a class before one passed too often.
+def _in_order(
+    classes: Sequence[Sequence[Candidate]], max_passes: int
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The order in which jobs are due: class by class, but before all the first of each that was passed too often.
 
     Returns:
-        The order, and how many come first for that.
+        The order, and those that come first for that.
     """
-    kept = [
-        max((at + 1 for at, job in enumerate(jobs) if job.passes >= max_passes), default=0)
-        for jobs in classes
-    ]
-    first = [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[:count]]
-    rest = [job for jobs, count in zip(classes, kept, strict=True) for job in jobs[count:]]
-    return first + rest, len(first)
+    found = [next((job for job in jobs if job.passes >= max_passes), None) for jobs in classes]
+    owed = [job for job in found if job is not None]
+    return owed + [job for jobs in classes for job in jobs if job not in owed], owed
+
+
+def _ahead(classes: Sequence[Sequence[Candidate]], candidate: Candidate) -> Sequence[Candidate]:
+    """Those that stand before a job in its class."""
+    mine = next(jobs for jobs in classes if candidate in jobs)
+    return mine[: mine.index(candidate)]
 
 
 def _larger(candidate: Candidate, too_large: Sequence[tuple[str, Row]]) -> bool:

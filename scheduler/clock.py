@@ -30,7 +30,9 @@ stray by once the root; answers' lengths stray by about half their mean, and so 
 SLOWER: Final = 1.05
 """How much slower than it was just measured a worker may turn out to be."""
 
-_SLOWEST: Final = 0.01
+SLOWEST: Final = 0.01
+"""Tokens a second; a worker that says less is taken to make so many."""
+
 _PLACES_MOST: Final = 512
 """Of one worker, whatever it says of itself."""
 
@@ -190,7 +192,7 @@ def _seconds_until_free(worker: WorkerView, need_bytes: int) -> float:
 def rate_of(worker: WorkerView) -> float:
     """A worker's measured tokens of work a second; 0 where it has measured nothing."""
     rate = worker.work_tokens_per_second or worker.tokens_per_second
-    return max(_SLOWEST, rate) if rate > 0 else 0.0
+    return max(SLOWEST, rate) if rate > 0 else 0.0
 
 
 def age_of(worker: WorkerView, now_seconds: float) -> float:

@@ -13,14 +13,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import structlog
-from pydantic import FiniteFloat, TypeAdapter
+from pydantic import Field, FiniteFloat, TypeAdapter
 from redis import Redis
 
 from scheduler.card import ModelCard
-from scheduler.clock import DEFAULT_TOKENS_PER_SECOND
+from scheduler.clock import DEFAULT_TOKENS_PER_SECOND, SLOWEST
 from scheduler.job import PRIORITIES
 from scheduler.verdict import WorkerView
 
@@ -34,14 +34,18 @@ def worker_key(name: str) -> str:
     return f"tidegate:worker:{name}"
 
 
+Amount = Annotated[int, Field(ge=0, le=1 << 53)]
+"""Bytes or tokens, as many as a float counts exactly."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunningReport:
     """A running job in a report: bytes it gives back, tokens that its answer is still expected to take."""
 
     job_id: str
     model: str
-    reserved_bytes: int
-    remaining_tokens: int
+    reserved_bytes: Amount
+    remaining_tokens: Amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class WorkerReport:
     def view(self) -> WorkerView:
         """The report as admission reads it."""
         rate = self.tokens_per_second
-        per_job = (rate if rate > 0 else DEFAULT_TOKENS_PER_SECOND) / max(1, len(self.running))
+        per_job = (max(SLOWEST, rate) if rate > 0 else DEFAULT_TOKENS_PER_SECOND) / max(1, len(self.running))
         return WorkerView(
             name=self.name,
             budget_bytes=self.budget_bytes,

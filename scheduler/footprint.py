@@ -237,6 +237,16 @@ def marginal_bytes(
     return peak - held_bytes
 
 
+@lru_cache(maxsize=256)
+def unlearnt(card: ModelCard) -> ModelCard:
+    """The card with no larger margins than a new one has: by these a job alone is judged.
+
+    What steps in company taught must not keep a job from ever running: nothing would teach otherwise any more.
+    """
+    prefill, decode = min(card.prefill_margin, MARGIN), min(card.decode_margin, MARGIN)
+    return replace(card, prefill_margin=prefill, decode_margin=decode)
+
+
 def alone_bytes(card: ModelCard, row: Row, chunk_tokens: int) -> int:
     """A job's footprint alone, weights counted: what decides whether it could ever run."""
-    return card.weights_bytes + batch_bytes(card, [row], chunk_tokens, 1)
+    return card.weights_bytes + batch_bytes(unlearnt(card), [row], chunk_tokens, 1)

@@ -24,7 +24,7 @@ from redis.client import Pipeline
 
 from scheduler.owner import OWNER
 from scheduler.shares import FORGIVEN, Served, Turn
-from scheduler.slip import Slip
+from scheduler.slip import Slip, counted
 from scheduler.swap import Guard, Swap, Word
 
 OWNED_JOBS_KEY: Final = "tidegate:owned:jobs"
@@ -130,7 +130,7 @@ def owned(connection: Redis, owner: str) -> tuple[int, int]:
     pipeline.zscore(OWNED_JOBS_KEY, owner)
     pipeline.zscore(OWNED_TOKENS_KEY, owner)
     jobs, tokens = pipeline.execute()
-    return int(jobs or 0), int(tokens or 0)
+    return counted(jobs), counted(tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import batch_bytes, joined_bytes, marginal_bytes
+from scheduler.footprint import batch_bytes, joined_bytes, marginal_bytes, unlearnt
 from scheduler.foresight import UNKNOWN, Extents, Row
 from scheduler.pressure import Pressure
 
@@ -127,7 +127,7 @@ class Ledger:
     def marginal_bytes(self, model: str, row: Row) -> int:
         """What one more row in its model's batch adds to the reservations; below 0 where time has freed more."""
         held = self._peaks.get(model, 0)
-        return marginal_bytes(self._cards[model], row, *self._batch(model), held_bytes=held)
+        return marginal_bytes(self._judged(model), row, *self._batch(model), held_bytes=held)
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
@@ -158,7 +158,8 @@ class Ledger:
             real = UNKNOWN if len(stay) != len(held) else self._extents.get(name, UNKNOWN)
             batch = (self.chunk_tokens, self.prefill_rows, real)
             if name == model:
-                need += joined_bytes(self._cards[name], row, stay, *batch)
+                card = self._cards[name]
+                need += joined_bytes(card if company or stay else unlearnt(card), row, stay, *batch)
             elif stay:
                 need += batch_bytes(self._cards[name], stay, *batch)
         return need <= self._room(now_seconds, company=company)
@@ -193,7 +194,7 @@ class Ledger:
         for model, rows in self._rows.items():
             if holder in rows:
                 before = rows.pop(holder)
-                peak = joined_bytes(self._cards[model], row, *self._batch(model))
+                peak = joined_bytes(self._judged(model), row, *self._batch(model))
                 fits = (
                     self.weights_bytes + self.reserved_bytes - self._peaks[model] + peak <= self.budget_bytes
                 )
@@ -261,6 +262,8 @@ class Ledger:
         return all(map(self._up_to_date, self._rows))
 
     def _up_to_date(self, model: str) -> bool:
+        if not self._rows[model]:
+            return True  # of an empty batch nothing is told
         cached = [row for row in self._rows[model].values() if row.cached_tokens]
         decoding = sum(row.cached_tokens >= row.prompt_tokens for row in cached)
         real = self._extents.get(model, UNKNOWN)
@@ -279,6 +282,10 @@ class Ledger:
     def ran_out(self, now_seconds: float) -> None:
         """Memory ran out in spite of the account: admit less for a while."""
         self.pressure.ran_out(now_seconds)
+
+    def _judged(self, model: str) -> ModelCard:
+        """The card that a newcomer is judged by: where nothing is held, as in :func:`alone_bytes`."""
+        return self._cards[model] if self.holders else unlearnt(self._cards[model])
 
     def _batch(self, model: str) -> tuple[list[Row], int, int, Extents]:
         """What shares a model's batch, and how it is computed."""

@@ -129,8 +129,10 @@ class Lifecycle:
         position = self.queue.position(rec)
         outlook = self.outlook()
         eta = outlook.start_seconds(wanted(rec), (position or 1) - 1)
-        promised = (each.starts_at.get(rec.id, math.inf) for each in outlook.workers)
-        eta = min(eta, max(0.0, min(promised, default=math.inf) - outlook.now))
+        promised = [
+            each.starts_at[rec.id] - outlook.now for each in outlook.workers if rec.id in each.starts_at
+        ]
+        eta = min([eta, *(seconds for seconds in promised if seconds > 0)])  # an overdue one tells nothing
         return rec.view(position, round(eta, 1))
 
     def cancel(self, job_id: str) -> JobRecord:

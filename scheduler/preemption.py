@@ -43,7 +43,7 @@ def victims(
     """Whom to shed so that an interactive job starts now: the youngest of class batch first, no more than needed.
 
     Nobody where the job would start soon all the same: less than twice as long from now as it would take to compute
-    again what would be lost.
+    again what would be lost. A promise that is overdue was worth nothing; without rates nobody knows.
 
     Args:
         urgent: the first job that does not fit.
@@ -58,7 +58,7 @@ def victims(
     Returns:
         Their holders; none where the job is not interactive, or would not fit all the same.
     """
-    if urgent.priority != INTERACTIVE or urgent.model not in ledger.cards or urgent.alone:
+    if rates is None or urgent.priority != INTERACTIVE or urgent.model not in ledger.cards or urgent.alone:
         return ()
     able = [each for each in running if each.priority == BATCH and each.preemptions < max_preemptions]
     youngest = sorted(able, key=lambda each: each.claimed_at, reverse=True)
@@ -66,7 +66,12 @@ def victims(
         leaving = tuple(each.holder for each in youngest[:count])
         room = len(ledger.holders) - count < max_batch
         if room and ledger.fits_without(urgent.model, urgent.planned, leaving, now_seconds):
+            for holder in leaving[:-1]:  # a later one may give back enough without it
+                fewer = tuple(each for each in leaving if each != holder)
+                if ledger.fits_without(urgent.model, urgent.planned, fewer, now_seconds):
+                    leaving = fewer
             lost = sum(ledger.holders[holder].cached_tokens for holder in leaving)
-            again = lost * rates.prompt_token_seconds if rates else 0.0
-            return leaving if starts_at - now_seconds > _WORTH * again else ()
+            spared = starts_at - now_seconds
+            worth = spared <= 0 or spared > _WORTH * lost * rates.prompt_token_seconds
+            return leaving if worth else ()
     return ()

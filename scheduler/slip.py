@@ -53,3 +53,11 @@ def slips(connection: Redis, job_ids: Sequence[str]) -> dict[str, Slip]:
     """The slips of those of some jobs that have one, in one round trip."""
     texts: Any = connection.hmget(WAITING_KEY, list(job_ids))
     return {job_id: Slip.parse(text) for job_id, text in zip(job_ids, texts, strict=True) if text is not None}
+
+
+def counted(reply: object) -> int:
+    """A count that an index should hold; 0 where others left something else, or nothing."""
+    try:
+        return int(float(reply))  # type: ignore[arg-type]  # what it cannot read it refuses
+    except (TypeError, ValueError, OverflowError):
+        return 0

@@ -12,7 +12,7 @@ from rq.job import Job, JobStatus
 from scheduler import lanes
 from scheduler.job import PRIORITIES
 from scheduler.owner import OWNER
-from scheduler.slip import WAITING_KEY, Slip
+from scheduler.slip import WAITING_KEY, Slip, counted
 from scheduler.swap import Guard, Swap, Swapper
 from scheduler.waiting import WAITING_TOKENS_KEY, class_tokens_key, leave_commands
 
@@ -72,8 +72,8 @@ def _count_again(connection: Redis, swap: Swapper) -> None:
     slips, *sums, jobs, tokens = moment.execute()
     work, owned_jobs, owned_tokens = _counts(map(Slip.parse, slips))
     for key, number in zip(_SUMS, sums, strict=True):
-        if amiss := int(number or 0) - work[key]:
-            swap(Swap((Guard(("GET", key), number or ""),), (("DECRBY", key, amiss),)))
+        if counted(number) != work[key] or (number and not number.lstrip(b"-").isdigit()):
+            swap(Swap((Guard(("GET", key), number or ""),), (("SET", key, work[key]),)))
     _count_owned(lanes.OWNED_JOBS_KEY, jobs, owned_jobs, swap)
     _count_owned(lanes.OWNED_TOKENS_KEY, tokens, owned_tokens, swap)
 
@@ -81,9 +81,9 @@ def _count_again(connection: Redis, swap: Swapper) -> None:
 def _count_owned(
     key: str, entries: Iterable[tuple[bytes, float]], should: Counter[str], swap: Swapper
 ) -> None:
-    counted = {name: int(number) for name, number in entries}
-    for name in {*counted, *(owner.encode() for owner in should)}:
-        number, amount = counted.get(name), should[name.decode(errors="replace")]
+    told = {name: counted(number) for name, number in entries}
+    for name in {*told, *(owner.encode() for owner in should)}:
+        number, amount = told.get(name), should[name.decode(errors="replace")]
         if (number or 0) != amount:
             as_read = Guard(("ZSCORE", key, name), "" if number is None else number)
             swap(Swap((as_read,), (("ZADD", key, amount, name), ("ZREMRANGEBYSCORE", key, "-inf", 0))))

@@ -20,7 +20,7 @@ from redis import Redis
 from scheduler import lanes
 from scheduler.record import JobRecord
 from scheduler.settings import Settings
-from scheduler.slip import WAITING_KEY, Slip
+from scheduler.slip import WAITING_KEY, Slip, counted
 from scheduler.swap import Guard, Swap, Word
 
 WAITING_TOKENS_KEY: Final = "tidegate:waiting:tokens"
@@ -118,7 +118,7 @@ def waiting(connection: Redis) -> tuple[int, int]:
     pipeline.hlen(WAITING_KEY)
     pipeline.get(WAITING_TOKENS_KEY)
     jobs, tokens = pipeline.execute()
-    return int(jobs), max(0, int(tokens or 0))
+    return int(jobs), max(0, counted(tokens))
 
 
 def waiting_by_class(connection: Redis, lists: Mapping[str, str]) -> dict[str, tuple[int, int]]:
@@ -133,10 +133,10 @@ def waiting_by_class(connection: Redis, lists: Mapping[str, str]) -> dict[str, t
         pipeline.llen(key)
         pipeline.get(class_tokens_key(name))
     replies = iter(pipeline.execute())
-    return {name: (int(next(replies)), max(0, int(next(replies) or 0))) for name in lists}
+    return {name: (int(next(replies)), max(0, counted(next(replies)))) for name in lists}
 
 
 def overdue(connection: Redis, now_seconds: float) -> list[str]:
     """Waiting jobs whose deadline has passed."""
     late: Any = connection.zrangebyscore(DEADLINES_KEY, "-inf", f"({now_seconds!r}")
-    return [job_id.decode() for job_id in late]
+    return [job_id.decode(errors="replace") for job_id in late]

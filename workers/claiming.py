@@ -85,7 +85,8 @@ class Claiming:
             steps = random.randrange(places(beaten))  # noqa: S311 - not for secrets
             choice = step_aside(look, heads, ledger, self.clock(), self.limits, steps)
             if choice is None:
-                if self._make_room([candidate for jobs in heads for candidate in jobs], ledger):
+                full = look.behind_prompts or len(ledger.holders) >= self.settings.max_batch
+                if not full and self._make_room([each for jobs in heads for each in jobs], ledger):
                     continue
                 return None
             rec = next(rec for jobs in classes for each, rec in jobs if each is choice.candidate)
@@ -94,6 +95,7 @@ class Claiming:
             held = self._reserved(rec, choice, ledger, before)
             self._keep(before.waiting)
             if held is not None:
+                self._count_passes(choice.passed)
                 return held
             # What was taken since an older look was nobody's race; what waited a moment ago was.
             beaten += tries > 0 or before.whole is not None
@@ -129,6 +131,8 @@ class Claiming:
             return None
         candidate = self._candidate(rec, ledger)
         row = claimable_row(candidate, ledger, self.clock()) if not ledger.holders else None
+        if row is None and not ledger.holders and self._make_room([candidate], ledger):
+            row = claimable_row(candidate, ledger, self.clock())
         return self._reserved(rec, Choice(candidate, row), ledger) if row else None
 
     def load(self, rec: JobRecord, ledger: Ledger) -> None:
@@ -186,6 +190,10 @@ class Claiming:
     def _keep(self, waiting: Container[str]) -> None:
         """Of what was read, keep what waits: this worker or another took the rest."""
         self._heads = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads]
+
+    def _count_passes(self, passed: Sequence[str]) -> None:
+        """What the claim wrote, in what was read before it."""
+        self._heads = [[(rec, passes + (rec.id in passed)) for rec, passes in jobs] for jobs in self._heads]
 
     def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
         return [

@@ -18,7 +18,6 @@ from scheduler.foresight import Row
 from scheduler.holding import Held
 from scheduler.ledger import Ledger
 from scheduler.pressure import Pressure
-from scheduler.refusals import never_fits
 from scheduler.settings import Settings
 from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, progress_of
@@ -99,7 +98,8 @@ class Hearing:
                 steps += message["steps"]
                 prompt_tokens = self._desk.note_progress(message)
                 computed += prompt_tokens
-                if "seconds" in message:
+                theirs = message.get("computed", {}).keys() <= self._desk.running.keys()
+                if "seconds" in message and theirs:  # else prompts were computed that nobody counts any more
                     self.loops.note(message["seconds"], prompt_tokens)
             self._keep_pace(steps, computed)
             self._write(steps)  # a job's tokens before its shedding
@@ -211,8 +211,10 @@ class Hearing:
             if not self._desk.granted:
                 self.pace.begin()
             self._desk.grant(held)
-        elif need > ledger.budget_bytes:
-            self._desk.fail(held, never_fits(held.rec.id, need, ledger.budget_bytes))
+        elif (
+            need > ledger.budget_bytes
+        ):  # counted, it is refused at the next look, or left to a larger worker
+            self._desk.put_back(held, "larger than this worker's budget")
         elif resumed > ledger.budget_bytes or (
             held.rec.envelope["request"].get("on_insufficient_memory") == "fail"
         ):

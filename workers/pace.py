@@ -100,21 +100,27 @@ class Loops:
 
     def __init__(self) -> None:
         self._steps: collections.deque[float] = collections.deque(maxlen=_LOOPS)
-        self._prompt_tokens: collections.deque[float] = collections.deque(maxlen=_LOOPS)
+        self._prompts: collections.deque[tuple[float, int]] = collections.deque(maxlen=_LOOPS)
 
     def note(self, seconds: float, prompt_tokens: int) -> None:
         """One loop, in which so many tokens of prompts were computed beside the decode step."""
         if not prompt_tokens:
             self._steps.append(seconds)
         elif (beside := seconds - (statistics.median_low(self._steps) if self._steps else 0.0)) > 0:
-            self._prompt_tokens.append(beside / prompt_tokens)
+            self._prompts.append((beside / prompt_tokens, prompt_tokens))
 
     @property
     def rates(self) -> Rates | None:
         """The last loops'; None before a decode step and a prompt were seen."""
-        if not self._steps or not self._prompt_tokens:
+        if not self._steps or not self._prompts:
             return None
-        return Rates(statistics.median_low(self._steps), statistics.median_low(self._prompt_tokens))
+        ordered, before = sorted(self._prompts), 0
+        half = sum(tokens for _, tokens in ordered) / 2
+        for each, tokens in ordered:  # the middle token's: a short prompt says little of a long one
+            before += tokens
+            if before >= half:
+                break
+        return Rates(statistics.median_low(self._steps), each)
 
 
 class Breaker:

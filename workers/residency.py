@@ -131,13 +131,15 @@ class Residency:
         given_back = sum(ledger.cards[name].weights_bytes for name in idle)
         if not idle or not self.fits(need_bytes - given_back, ledger):
             return False
+        dropped = False
         for name in idle:
             if self.fits(need_bytes, ledger):
                 break
             log.info("model unloaded", model=name)
             ledger.drop_model(name)
             self.send({"kind": "unload", "model": name})
-        return True
+            dropped = True
+        return dropped
 
     def loaded(self, card: ModelCard, ledger: Ledger) -> None:
         """A model is in memory: count it, or send it away where it is larger than its files said."""

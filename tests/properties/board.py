@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
 from scheduler.forecast import Rates
-from scheduler.holding import Held, Progress
+from scheduler.holding import Before, Held, Progress
 from scheduler.job import PRIORITIES, Lease, State
 from scheduler.ledger import Holder, Ledger
 from scheduler.record import JobRecord, Meta, Outcome
@@ -89,7 +89,14 @@ class BoardHolding:
     board: Board
     worker: str
 
-    def claim(self, rec: JobRecord, meta: Meta, passed: Sequence[str]) -> Held | None:
+    def read_before(self, rec: JobRecord, others: Sequence[str]) -> Before:
+        """The job as it waits, and which of the others do."""
+        waiting = frozenset(job_id for job_id in others if self.board.jobs[job_id].state is State.QUEUED)
+        return Before(self.board.jobs[rec.id], [], waiting)
+
+    def claim(
+        self, rec: JobRecord, meta: Meta, passed: Sequence[str], before: Before | None = None
+    ) -> Held | None:
         """Take a job that waits."""
         if rec.id not in self.board.queues[meta.priority]:
             return None
@@ -150,7 +157,7 @@ class Worker:
             settings=SETTINGS,
             takers=lambda *_: [],
             end_waiting=board.end_waiting,
-            wait_seconds=lambda *_: 1.0,
+            retry_seconds=lambda _: 1.0,
         )
         quiet: Any = SimpleNamespace(
             changed=lambda: None, count=lambda _: None, note_footprint=lambda _: None

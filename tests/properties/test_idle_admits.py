@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from scheduler.footprint import alone_bytes
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import FLOOR, Ledger
+from scheduler.ledger import Ledger
+from scheduler.pressure import FLOOR
 from scheduler.record import Outcome
 from tests.cards import PLAIN
 from tests.properties.board import BUDGET, Board, Worker

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import batch_bytes
+from scheduler.footprint import batch_bytes, unlearnt
 from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
 from scheduler.pressure import FLOOR
@@ -65,8 +65,10 @@ class LedgerMachine(RuleBasedStateMachine):
             else row
             for at, row in enumerate(mine)
         ]
-        worse = batch_bytes(self.cards[model], [*ahead, *more], 64, 2) if more else 0
-        return max(worse, batch_bytes(self.cards[model], [*mine, *more], 64, 2))
+        first = bool(more) and not self.model  # alone, it is judged by no more than a new card's margins
+        card = unlearnt(self.cards[model]) if first else self.cards[model]
+        worse = batch_bytes(card, [*ahead, *more], 64, 2) if more else 0
+        return max(worse, batch_bytes(card, [*mine, *more], 64, 2))
 
     def room(self) -> int:
         """What is left beside weights and reservations."""

@@ -73,8 +73,9 @@ class TwoWorkers(RuleBasedStateMachine):
         if held is None:
             return
         desk.note_progress({"computed": {key_of(held): held.rec.meta.prompt_tokens + held.resumed_tokens}})
-        made = min(tokens, held.remaining_tokens)
-        ends = ends or made == held.remaining_tokens
+        left = held.rec.meta.max_tokens - len(held.tokens)
+        made = min(tokens, left)
+        ends = ends or made == left
         desk.write([Progress(held, {"tokens": [7] * made}, Outcome(State.COMPLETED, {}) if ends else None)])
         desk.tell_progress()
 

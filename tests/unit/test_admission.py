@@ -84,6 +84,36 @@ def test_the_bound_does_not_stop_those_that_stand_before() -> None:
     assert chosen(pick(busy(), [job("first"), job("large", LARGE, passes=3)])) == ("first", ())
 
 
+def test_who_was_passed_too_often_comes_before_more_urgent_ones_alone() -> None:
+    """The first such job of a class, and not those that stand before it; where it waits, they go on, and nobody else."""
+    urgent, first, owed = job("urgent"), job("first"), job("owed", passes=3)
+    assert chosen(pick(busy(), [urgent], [], [first, owed])) == ("owed", ())
+    large = replace(owed, row=LARGE)
+    assert chosen(pick(busy(), [urgent], [], [first, large])) == ("first", ())
+    assert pick(busy(), [urgent], [], [large]) is None
+
+
+def test_a_look_gives_up_after_some_that_do_not_fit() -> None:
+    """Each smaller than the one before: what fits stands too far behind for one look."""
+    larger = [job(f"job_{n}", Row(900 - n, 100 + n)) for n in range(9)]
+    assert chosen(pick(busy(), [*larger[:7], job("small")])) is not None
+    assert pick(busy(), [*larger, job("small")]) is None
+
+
+def test_what_company_taught_keeps_no_job_from_running_alone() -> None:
+    """A job that fits by a new card's margins is claimed where nothing runs, whatever margins were learnt since."""
+    card = replace(PLAIN, chunk_bytes=((16, 1 << 20), (512, 1 << 25)), later_bytes=())
+    budget = alone_bytes(card, LARGE, 512)
+    ledger = Ledger(budget, 512, 4)
+    ledger.admit_model(card)
+    ledger.learn(replace(card, prefill_margin=4.0, decode_margin=4.0))
+    assert not hopeless(ledger, job("large", LARGE))
+    assert chosen(pick(ledger, [job("large", LARGE)])) == ("large", ())
+    ledger.reserve(HELD, card.model, LARGE)
+    assert ledger.headroom_bytes >= 0
+    assert pick(ledger, [job("small")]) is None
+
+
 def test_nobody_waits_for_a_job_that_can_never_run_here() -> None:
     """It is skipped, does not count as passed, and its passes stop nobody."""
     giant = job("giant", Row(9000, 100), passes=99)

@@ -166,6 +166,17 @@ def test_prompts_are_claimed_a_while_ahead_and_no_more() -> None:
         assert claimed(found) == wanted
 
 
+def test_an_interactive_job_comes_beside_the_prompts_that_are_computed() -> None:
+    """While there is a place among them; behind as many as are computed together it would only wait in the engine."""
+    rates, limits = Rates(1.0, 0.001), Limits(8, 64, prefill_ahead_seconds=1.0)
+    urgent = replace(waiting("urgent", SHORT), priority="interactive")
+    one, two = holding(1 << 30, first=Row(3000, 5)), holding(1 << 30, first=Row(3000, 5), second=Row(3000, 5))
+    one.prefill_rows = two.prefill_rows = 2
+    for ledger, wanted in ((one, "urgent"), (two, None)):
+        found = choose([[urgent], [waiting("b", SHORT)]], ledger, NOW, limits, rates, Promises())
+        assert (claimed(found), found.behind_prompts) == (wanted, True)
+
+
 def test_an_answer_is_reserved_as_it_is_planned() -> None:
     """The row that is claimed has the planned answer, and fits where the whole would not."""
     ledger = holding(bytes_of(Row(10, 50)))

@@ -184,9 +184,15 @@ def test_what_loading_said_is_not_for_clients(reason: str, unsupported: bool, to
 
 
 def test_rates_are_learnt_from_the_steps_that_an_engine_tells_of() -> None:
-    """A decode step, and one in which a prompt was computed beside it; a step that took no time told teaches none."""
+    """A decode step, and one in which a prompt was computed beside it; no step without its time, or for a job unknown."""
     house = House()
-    for told in ({}, {"seconds": 0.1}, {"seconds": 0.3, "computed": {"job_a/1": 100}}):
+    house.desk.running["job_a/1"] = SimpleNamespace()
+    for told in (
+        {"seconds": 0.9, "computed": {"gone/1": 9}},
+        {},
+        {"seconds": 0.1},
+        {"seconds": 0.3, "computed": {"job_a/1": 100}},
+    ):
         assert house.hearing.loops.rates is None
         house.supervisor.says = [{"kind": "step", "steps": []} | told]
         house.hearing.hear(more=True)

@@ -51,6 +51,17 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     assert (ledger.reserved_bytes, list(ledger.holders)) == (before, [FIRST])
 
 
+def test_an_empty_batch_has_nothing_to_tell() -> None:
+    """Its last job was removed, and the engine says no more of its caches: what it gave back is known."""
+    ledger = account(10 * ALONE)
+    ledger.reserve(FIRST, PLAIN.model, LONG)
+    ledger.advance(FIRST, 950)
+    ledger.reach(PLAIN.model, (None, Extent(1, 950, (Written(950, 950, 1024, rotated=False),))))
+    assert ledger.told
+    ledger.release(FIRST)
+    assert ledger.told and ledger.reserved_bytes == 0
+
+
 def test_a_hold_is_taken_once() -> None:
     """The same attempt cannot hold twice."""
     ledger = account(10 * ALONE)

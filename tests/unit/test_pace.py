@@ -176,6 +176,15 @@ def test_the_last_loops_decide() -> None:
     assert loops.rates == before
 
 
+def test_a_long_prompt_says_more_than_short_ones() -> None:
+    """What a loop takes whatever its prompts is no part of what a token takes: the middle token counts."""
+    loops = Loops()
+    loops.note(0.1, 0)
+    for seconds, tokens in ((0.2, 5), (0.2, 5), (0.2, 5), (1.1, 1000)):
+        loops.note(seconds, tokens)
+    assert loops.rates is not None and loops.rates.prompt_token_seconds == pytest.approx(0.001)
+
+
 def test_a_prompt_computed_in_no_time_is_no_error() -> None:
     """A loop with a prompt may be shorter than one without."""
     loops = Loops()

@@ -50,6 +50,17 @@ def test_the_youngest_batch_job_goes(priorities: str, wanted: list[str]) -> None
     assert chosen(*bench(priorities)) == wanted
 
 
+def test_who_gives_back_too_little_stays() -> None:
+    """The youngest is small: the one before it is enough, and goes alone."""
+    ledger, running = bench("bb")
+    ledger.release(running[1].holder)
+    small = Holder("small", 1)
+    ledger.reserve(small, PLAIN.model, Row(1, 1))
+    running[1] = replace(running[1], holder=small)
+    assert not ledger.fits_without(PLAIN.model, Row(1300, 300), [small], 0.0)
+    assert chosen(ledger, running, replace(URGENT, row=Row(1300, 300))) == ["job_0"]
+
+
 def test_no_more_go_than_are_needed() -> None:
     """Two where one is not enough; nobody where all of them are not."""
     ledger, running = bench("bbb")
@@ -82,13 +93,14 @@ def test_who_was_preempted_often_enough_stays() -> None:
 
 
 def test_nobody_goes_for_a_job_that_starts_soon() -> None:
-    """Twice what is computed again is spared, or more; where rates are not known, any wait is worth it."""
+    """Twice what is computed again is spared, or more; an overdue promise is worth nothing; where rates are not known, nobody goes."""
     ledger, running = bench("bbb")
     ledger.advance(running[2].holder, 1100)
     again = 1100 * RATES.prompt_token_seconds
     assert chosen(ledger, running, starts_at=2 * again) == []
     assert chosen(ledger, running, starts_at=2 * again + 0.1) == ["job_2"]
-    assert chosen(ledger, running, starts_at=0.1, rates=None) == ["job_2"]
+    assert chosen(ledger, running, starts_at=-0.1) == ["job_2"]
+    assert chosen(ledger, running, starts_at=9.0, rates=None) == []
 
 
 def test_nobody_goes_for_a_job_that_could_not_start_then() -> None:
