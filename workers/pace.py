@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
+import itertools
 import statistics
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -114,13 +116,14 @@ class Loops:
         """The last loops'; None before a decode step and a prompt were seen."""
         if not self._steps or not self._prompts:
             return None
-        ordered, before = sorted(self._prompts), 0
-        half = sum(tokens for _, tokens in ordered) / 2
-        for each, tokens in ordered:  # the middle token's: a short prompt says little of a long one
-            before += tokens
-            if before >= half:
-                break
-        return Rates(statistics.median_low(self._steps), each)
+        return Rates(statistics.median_low(self._steps), self._prompt_token_seconds)
+
+    @property
+    def _prompt_token_seconds(self) -> float:
+        """The middle token's: a short prompt says little of a long one."""
+        ordered = sorted(self._prompts)
+        before = list(itertools.accumulate(tokens for _, tokens in ordered))
+        return ordered[bisect.bisect_left(before, before[-1] / 2)][0]
 
 
 class Breaker:
