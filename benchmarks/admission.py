@@ -39,7 +39,8 @@ from scheduler.settings import Settings
 
 LOADS: Final = (0.5, 1.0, 1.5, 2.0)
 TARGET_WAIT_SECONDS: Final = 30.0
-EVERY: Final = 16
+PLAYED: Final = 1_200
+"""Requests at each point, about: a longer trace is thinned, so that all of its hours are played."""
 _SATURATED_JOBS: Final = 400
 _DEADLINE_TIMES, _DEADLINE_SECONDS = 10.0, 30.0
 
@@ -89,17 +90,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trace", type=Path, help="a CSV of TIMESTAMP, ContextTokens, GeneratedTokens")
-    parser.add_argument("--every", type=int, default=EVERY, help="play every N-th request (1: all of them)")
+    parser.add_argument("--every", type=int, help="play every N-th request (1: all of them)")
     parser.add_argument("--plot", type=Path, help="where to draw goodput against load (SVG)")
     chosen = parser.parse_args(arguments)
     path = chosen.trace or find_trace()
     trace = read_trace(path) if path else draw_trace()
+    every = chosen.every or max(1, len(trace) // PLAYED)
     source = path.name if path else "no trace at hand: drawn with the published trace's means and medians"
-    print(f"{len(trace):,} requests ({source}), every {chosen.every}th of them, over each load\n")
+    print(f"{len(trace):,} requests ({source}), every {every}th of them, over each load\n")
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        rates = pool.starmap(_capacity, [(name, trace, chosen.every) for name in MACHINES])
+        rates = pool.starmap(_capacity, [(name, trace, every) for name in MACHINES])
         points = [
-            (name, rate, load, policy, trace, chosen.every)
+            (name, rate, load, policy, trace, every)
             for name, rate in zip(MACHINES, rates, strict=True)
             for load in LOADS
             for policy in POLICIES
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(_line(each), flush=True)
     if chosen.plot:
         plot_goodput([asdict(each) for each in figures], chosen.plot)
-    print(json.dumps(_summary(figures) | {"requests": len(trace[:: chosen.every]), "trace": source}))
+    print(json.dumps(_summary(figures) | {"requests": len(trace[::every]), "trace": source}))
 
 
 def _capacity(name: str, trace: Sequence[Arrival], every: int) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,7 +59,7 @@ def read_trace(path: Path) -> list[Arrival]:
         try:
             rows = [
                 (
-                    datetime.fromisoformat(row["TIMESTAMP"][:26]),  # the seventh digit is more than it reads
+                    _moment(row["TIMESTAMP"]),
                     max(1, int(row["ContextTokens"])),
                     max(1, int(row["GeneratedTokens"])),
                 )
@@ -68,6 +69,11 @@ def read_trace(path: Path) -> list[Arrival]:
             raise ValueError(f"{path} has no column {error}") from None
     first = min(moment for moment, *_ in rows)
     return [Arrival((moment - first).total_seconds(), *tokens) for moment, *tokens in sorted(rows)]
+
+
+def _moment(text: str) -> datetime:
+    """A time as the traces write it: of seven digits behind the second six are read, and all are of one zone."""
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).replace(tzinfo=None)
 
 
 def draw_trace(seed: int = 1) -> list[Arrival]:
