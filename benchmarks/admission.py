@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trace = read_trace(path) if path else draw_trace()
     every = chosen.every or max(1, len(trace) // PLAYED)
     source = path.name if path else "no trace at hand: drawn with the published trace's means and medians"
-    print(f"{len(trace):,} requests ({source}), every {every}th of them, over each load\n")
+    print(f"{len(trace):,} requests ({source}), one in {every} of them at each load\n")
     with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
         rates = pool.starmap(_capacity, [(name, trace, every) for name in MACHINES])
         points = [
