@@ -140,6 +140,7 @@ class Door:
         tokens, priority = rec.meta.work_tokens, rec.meta.priority
         others = [each for each in booked.bookings if each is not mine and each.keeps_off(now)]
         due = mine is not None and mine.due <= now
+        owned = self._queue.owned(rec.meta.owner)
         board = Board(
             now,
             outlook.waiting,
@@ -148,7 +149,8 @@ class Door:
             self._most,
             [each for each in others if mine is None or not due or each.due < mine.due],
             rec.meta.owner,
-            self._queue.owned(rec.meta.owner),
+            owned,
+            outlook.turn(priority, owned),
         )
         return ask_due(board, tokens) if due else ask(board, tokens, priority)
 
@@ -178,7 +180,7 @@ class Door:
             owned = self._queue.owned(rec.meta.owner)
             why = self._bounds.why_full(Slip.of(rec), total(outlook.waiting.values()), owned)
         if before:
-            why += f"; {before:,} who were refused before it come first"
+            why += f"; {before:,} refused before it may come first"
         return ClientError("queue_full", why, retry_after=retry_after)
 
 

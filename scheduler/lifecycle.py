@@ -210,7 +210,7 @@ class Lifecycle:
     def outlook(self) -> Outlook:
         """The live workers and what waits now: from it comes every time that a client is told."""
         views = tuple(report.view() for report in self.workers())
-        return Outlook(self._clock(), views, self.queue.waiting_by_class())
+        return Outlook(self._clock(), views, self.queue.waiting_by_class(), self.queue.owners_by_class())
 
     def retry_seconds(self, job: Wanted) -> float:
         """When a job that was refused, or failed for want of memory, could start if it came again."""
@@ -248,7 +248,8 @@ class Lifecycle:
             job = Wanted(request.model, request.priority, work_tokens, verdict.need_bytes)
             raise ClientError(
                 "insufficient_memory",
-                f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free and {jobs:,} jobs wait",
+                f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free, "
+                f"and {jobs:,} jobs that wait come first",
                 retry_after=told_apart(outlook.start_seconds(job, jobs)),
                 estimated_bytes=need,
                 limit_bytes=free,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.clock import Starts, Work, total
 from scheduler.room import urgent
+from scheduler.shares import fair_ahead
 from scheduler.verdict import WorkerView
 
 
@@ -29,11 +30,13 @@ class Outlook:
         now: Unix seconds.
         workers: the live ones.
         waiting: jobs and tokens of work of each class.
+        owners: how many owners wait in each.
     """
 
     now: float
     workers: tuple[WorkerView, ...]
     waiting: Mapping[str, tuple[int, int]]
+    owners: Mapping[str, int] = field(default_factory=dict)
 
     def of_all(self, own_tokens: int) -> Starts:
         """The clock of whatever waits, on every worker."""
@@ -50,6 +53,23 @@ class Outlook:
         """Seconds until a job starts behind so many others; None: behind all of its class."""
         ahead = self._ahead(job.priority).jobs if ahead_jobs is None else ahead_jobs
         return self.of_job(job).own(ahead)
+
+    def turn(self, priority: str, owned: tuple[int, int]) -> Work:
+        """What comes before a newcomer: all of more urgent classes, and of its own as the owners' turns have it.
+
+        Args:
+            priority: its class.
+            owned: its owner's jobs and tokens that wait.
+        """
+        jobs, tokens = self.waiting.get(priority, (0, 0))
+        own = Work(min(jobs, owned[0]), min(tokens, owned[1]))
+        others = max(0, self.owners.get(priority, 1) - (own.jobs > 0))
+        before = Work(
+            int(fair_ahead(own.jobs, jobs - own.jobs, others)),
+            int(min(tokens - own.tokens, others * max(own.tokens, tokens / max(1, jobs)))),
+        )
+        more_urgent = self._ahead(priority).plus((-jobs, -tokens))
+        return more_urgent.plus(own).plus(before)
 
     def _ahead(self, priority: str) -> Work:
         return total(self.waiting[name] for name in urgent(priority) if name in self.waiting)

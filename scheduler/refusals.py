@@ -18,7 +18,7 @@ def overdue_outcome(rec: JobRecord, outlook: Outlook) -> Outcome:
     """How a job ends that waited longer than it was willing to."""
     waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
     seconds = told_apart(outlook.start_seconds(wanted(rec)))
-    error = ClientError("queue_timeout", f"no memory came free within {waited:g} s", retry_after=seconds)
+    error = ClientError("queue_timeout", f"the job had not started within {waited:g} s", retry_after=seconds)
     return Outcome(State.FAILED, error=error.body())
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scheduler.clock import Starts, total
+from scheduler.clock import Starts, Work, total
 from scheduler.job import PRIORITIES
 from scheduler.promise import Booking
 
@@ -68,6 +68,7 @@ class Board:
         bookings: places held for others than the newcomer, in any order.
         owner: the newcomer's.
         owned: its owner's jobs and tokens that wait.
+        turn: see below.
     """
 
     now: float
@@ -78,6 +79,13 @@ class Board:
     bookings: Sequence[Booking] = ()
     owner: str = ""
     owned: tuple[int, int] = (0, 0)
+    turn: Work | None = None
+    """What comes before the newcomer by its owner's turn; None: all of its class and of more urgent ones."""
+
+    def ahead(self, priority: str) -> Work:
+        """What comes before a job of a class."""
+        before = total(self.waiting[name] for name in urgent(priority) if name in self.waiting)
+        return before if self.turn is None else self.turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +150,7 @@ def ask_due(board: Board, tokens: int) -> Limits | Full:
 
 def _full(board: Board, scales: Sequence[_Scale], priority: str) -> Full:
     needed = max(1, *(scale.starts_needed for scale in scales))
-    ahead = total(board.waiting[name] for name in urgent(priority) if name in board.waiting)
-    return Full(needed, board.starts.surely(needed), board.own.own(ahead.jobs))
+    return Full(needed, board.starts.surely(needed), board.own.own(board.ahead(priority).jobs))
 
 
 def patience_tokens(starts: Starts, target_wait_seconds: float) -> float:
@@ -172,9 +179,12 @@ def _scales(board: Board, tokens: int, priority: str) -> Iterator[_Scale]:
     within = math.inf if priority == PATIENT else patience_tokens(board.own, most.target_wait_seconds)
     if math.isfinite(within):
         before = urgent(priority)
-        ahead = total(board.waiting[name] for name in before if name in board.waiting)
-        work = _work([(starts, each) for starts, each in places if each.priority in before])
-        yield _Scale(within, ahead.tokens, 0, board.own.mean_tokens, work)
+        turns = [
+            (starts, each)
+            for starts, each in places
+            if each.priority in before and (board.turn is None or each.owner == board.owner)
+        ]  # others who were refused come no sooner for it than their turns
+        yield _Scale(within, board.ahead(priority).tokens, 0, board.own.mean_tokens, _work(turns))
 
 
 def _work(places: Sequence[tuple[int, Booking]]) -> list[tuple[int, float]]:

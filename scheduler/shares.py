@@ -112,3 +112,16 @@ def fair_order(lanes: Sequence[Lane], served: Served, count: int) -> list[Turn]:
         if not waiting[owner]:
             del waiting[owner]
     return turns
+
+
+def fair_ahead(own: float, others: float, owners: int) -> float:
+    """How much of what others wait with comes before a job, by turns.
+
+    While its owner is served what is before it, each other owner is served as much at most, and once more.
+
+    Args:
+        own: what its owner waits with before it, in jobs or in tokens of work.
+        others: what all others wait with, in the same.
+        owners: how many they are.
+    """
+    return max(0, min(others, owners * (own + 1)))

@@ -19,6 +19,7 @@ from scheduler.heads import Found, Heads, Wanted
 from scheduler.job import PRIORITIES, State
 from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
 from scheduler.rq_records import read_outcome
+from scheduler.shares import fair_ahead
 from scheduler.waiting import PASSES_KEY, overdue, waiting, waiting_by_class
 
 _PAGE: Final = 256
@@ -164,19 +165,34 @@ class Shelf:
         """How many jobs of each class wait, and their tokens of work."""
         return waiting_by_class(self.connection, {name: queue.key for name, queue in self._queues.items()})
 
+    def owners_by_class(self) -> dict[str, int]:
+        """How many owners wait in each class; one round trip."""
+        pipeline = self.connection.pipeline(transaction=False)
+        for name in PRIORITIES:
+            pipeline.zcard(lanes.owners_key(name))
+        return dict(zip(PRIORITIES, pipeline.execute(), strict=True))
+
     def owned(self, owner: str) -> tuple[int, int]:
         """How many jobs of an owner wait, and their tokens of work."""
         return lanes.owned(self.connection, owner)
 
     def position(self, rec: JobRecord) -> int | None:
-        """A waiting job's place, from 1, behind every more urgent class; None where it does not wait."""
-        ahead = PRIORITIES[: PRIORITIES.index(rec.meta.priority)]
+        """A waiting job's place, from 1, by its owner's turn, behind every more urgent class; None where it waits not."""
+        name, lane = rec.meta.priority, lanes.lane_key(rec.meta.priority, rec.meta.owner)
+        ahead = PRIORITIES[: PRIORITIES.index(name)]
         pipeline = self.connection.pipeline(transaction=False)
-        for name in ahead:
-            pipeline.llen(self._queues[name].key)
-        pipeline.lpos(self._queues[rec.meta.priority].key, rec.id)
-        *lengths, place = pipeline.execute()
-        return None if place is None else sum(lengths) + place + 1
+        for each in (*ahead, name):
+            pipeline.llen(self._queues[each].key)
+        pipeline.lpos(self._queues[name].key, rec.id)
+        pipeline.zrank(lane, rec.id)
+        pipeline.zcard(lane)
+        pipeline.zcard(lanes.owners_key(name))
+        *urgent, waiting, place, rank, own, owners = pipeline.execute()
+        if place is None:
+            return None
+        if rank is not None:  # in the index: the list's own place is one among all owners
+            place = rank + int(fair_ahead(rank, waiting - own, owners - 1))
+        return int(sum(urgent) + place + 1)
 
     def overdue(self, now_seconds: float) -> list[str]:
         """Waiting jobs whose deadline has passed."""

@@ -104,7 +104,7 @@ def test_a_job_that_waited_too_long_ends(
     assert ended.outcome is not None
     assert ended.outcome.error is not None
     assert (ended.state, ended.outcome.error["code"]) == (State.FAILED, "queue_timeout")
-    assert ended.outcome.error["message"] == "no memory came free within 5 s"
+    assert ended.outcome.error["message"] == "the job had not started within 5 s"
     assert kinds(connection, rec.id) == ["queued", "failed"]
     assert lifecycle.get(patient.id).state is State.QUEUED
 
