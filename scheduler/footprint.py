@@ -210,33 +210,6 @@ def joined_bytes(
     return max(batch_bytes(card, rows, chunk_tokens, prefill_rows, real) for rows in cases)
 
 
-def marginal_bytes(
-    card: ModelCard,
-    row: Row,
-    beside: Sequence[Row],
-    chunk_tokens: int,
-    prefill_rows: int,
-    real: Extents = UNKNOWN,
-    *,
-    held_bytes: int | None = None,
-) -> int:
-    """What one more row adds to its batch's peak: far more than it needs alone where it is long.
-
-    Args:
-        card: the model.
-        row: the newcomer.
-        beside: those that share the batch.
-        chunk_tokens: the prefill chunk.
-        prefill_rows: how many prompts are computed together at most.
-        real: the batch's caches; see :func:`life`.
-        held_bytes: what is reserved for those beside; where time has freed more, the margin is below 0.
-    """
-    peak = joined_bytes(card, row, beside, chunk_tokens, prefill_rows, real)
-    if held_bytes is None:
-        return max(0, peak - batch_bytes(card, beside, chunk_tokens, prefill_rows, real))
-    return peak - held_bytes
-
-
 @lru_cache(maxsize=256)
 def unlearnt(card: ModelCard) -> ModelCard:
     """The card with no larger margins than a new one has: by these a job alone is judged.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import batch_bytes, joined_bytes, marginal_bytes, unlearnt
+from scheduler.footprint import batch_bytes, joined_bytes, unlearnt
 from scheduler.foresight import UNKNOWN, Extents, Row
 from scheduler.pressure import Pressure
 
@@ -126,8 +126,19 @@ class Ledger:
 
     def marginal_bytes(self, model: str, row: Row) -> int:
         """What one more row in its model's batch adds to the reservations; below 0 where time has freed more."""
-        held = self._peaks.get(model, 0)
-        return marginal_bytes(self._judged(model), row, *self._batch(model), held_bytes=held)
+        return self._joined_bytes(model, row) - self._peaks.get(model, 0)
+
+    def _joined_bytes(self, model: str, row: Row) -> int:
+        """A batch's peak with one more row; where nothing else is held, no more than :func:`alone_bytes` has it.
+
+        Alone a job is held by what its model's steps taught as far as there is room, but never kept from running by it.
+        """
+        card, batch = self._cards[model], self._batch(model)
+        peak = joined_bytes(card, row, *batch)
+        room = self.budget_bytes - self.weights_bytes
+        if not self.holders and peak > room:
+            return joined_bytes(unlearnt(card), row, *batch)
+        return peak
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
@@ -194,7 +205,7 @@ class Ledger:
         for model, rows in self._rows.items():
             if holder in rows:
                 before = rows.pop(holder)
-                peak = joined_bytes(self._judged(model), row, *self._batch(model))
+                peak = self._joined_bytes(model, row)
                 fits = (
                     self.weights_bytes + self.reserved_bytes - self._peaks[model] + peak <= self.budget_bytes
                 )
@@ -282,10 +293,6 @@ class Ledger:
     def ran_out(self, now_seconds: float) -> None:
         """Memory ran out in spite of the account: admit less for a while."""
         self.pressure.ran_out(now_seconds)
-
-    def _judged(self, model: str) -> ModelCard:
-        """The card that a newcomer is judged by: where nothing is held, as in :func:`alone_bytes`."""
-        return self._cards[model] if self.holders else unlearnt(self._cards[model])
 
     def _batch(self, model: str) -> tuple[list[Row], int, int, Extents]:
         """What shares a model's batch, and how it is computed."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.card import ModelCard
-from scheduler.footprint import batch_bytes, life, marginal_bytes
+from scheduler.footprint import batch_bytes, joined_bytes, life
 from scheduler.foresight import Row, replay
 from scheduler.rectangles import Batch
 from tests.properties.strategies import cards, mixed_rows, rows
@@ -43,9 +43,9 @@ def test_a_row_more_never_takes_less(
         for each in (batch, [*batch, more])
     )
     assert after >= before - 256 * (len(batch) + 1) * sum(group.bytes_per_token for group in card.caches)
-    held = batch_bytes(card, batch, chunk, together)
-    added = marginal_bytes(card, more, batch, chunk, together, held_bytes=held)
-    assert held + added >= batch_bytes(card, [*batch, more], chunk, together)
+    assert joined_bytes(card, more, batch, chunk, together) >= batch_bytes(
+        card, [*batch, more], chunk, together
+    )
 
 
 @given(cards(), rows, st.integers(0, 1000), st.integers(0, 1000), chunks)

@@ -65,10 +65,12 @@ class LedgerMachine(RuleBasedStateMachine):
             else row
             for at, row in enumerate(mine)
         ]
-        first = bool(more) and not self.model  # alone, it is judged by no more than a new card's margins
-        card = unlearnt(self.cards[model]) if first else self.cards[model]
-        worse = batch_bytes(card, [*ahead, *more], 64, 2) if more else 0
-        return max(worse, batch_bytes(card, [*mine, *more], 64, 2))
+        cases = [[*ahead, *more], [*mine, *more]] if more else [mine]
+        peak = max(batch_bytes(self.cards[model], each, 64, 2) for each in cases)
+        if more and not self.model and peak - self.peaks[model] > self.room():
+            # alone, what was learnt keeps no job from running
+            return max(batch_bytes(unlearnt(self.cards[model]), each, 64, 2) for each in cases)
+        return peak
 
     def room(self) -> int:
         """What is left beside weights and reservations."""

@@ -13,8 +13,8 @@ from scheduler.footprint import (
     batch_bytes,
     chunk_bytes,
     fitted,
+    joined_bytes,
     life,
-    marginal_bytes,
     work_bytes,
 )
 from scheduler.footprint import transient_bytes as with_small_ones
@@ -44,7 +44,8 @@ def step(
 def test_a_long_row_that_joins_pays_for_the_short_ones() -> None:
     """A batch is as long as its longest row: beside eight short rows it costs several times what it costs alone."""
     short, long = [Row(40, 40)] * 8, Row(2000, 49)
-    assert marginal_bytes(PLAIN, long, short, 512, 4) > 5.5 * batch_bytes(PLAIN, [long], 512, 4)
+    added = joined_bytes(PLAIN, long, short, 512, 4) - batch_bytes(PLAIN, short, 512, 4)
+    assert added > 5.5 * batch_bytes(PLAIN, [long], 512, 4)
 
 
 def test_short_rows_that_end_first_do_not_pay_for_a_long_one() -> None:
