@@ -62,7 +62,7 @@ def test_no_shallow_model_needs_more_than_its_footprint(tmp_path: Path, layers: 
         tmp_path / "model", layers=layers, hidden=64, heads=8, kv_heads=8, head_dim=64, never_stops=True
     )
     ((_, case),) = measured(folder, 64, {"eight short": ROWS["eight short"]})
-    assert 0 <= case.over <= 0.25
+    assert 0 <= case.over <= 0.3
 
 
 def test_the_shortest_chunk_is_measured_however_slow_the_machine(
