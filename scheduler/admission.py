@@ -107,11 +107,11 @@ def choose(
         rates: the engine's; None before anything was measured.
         promises: the worker's; one is made here.
     """
-    order, owed = _in_order(classes, limits.max_passes)
+    order, owed = _in_order(classes, limits.max_passes, ledger)
     promises.keep({job.job_id for job in order})
     behind_prompts = _behind_prompts(ledger, rates, limits)
     if behind_prompts:
-        order = _urgent(classes, ledger)
+        order = [] if owed else _urgent(classes, ledger)  # nobody passes whose turn it is at last
     left, passed, too_large = deque(order), list[str](), list[tuple[str, Row]]()
     wait: _Wait | None = None
     full = len(ledger.holders) >= limits.max_batch
@@ -200,14 +200,18 @@ class _Wait:
 
 
 def _in_order(
-    classes: Sequence[Sequence[Candidate]], max_passes: int
+    classes: Sequence[Sequence[Candidate]], max_passes: int, ledger: Ledger
 ) -> tuple[list[Candidate], list[Candidate]]:
     """The order in which jobs are due: class by class, but before all the first of each that was passed too often.
 
     Returns:
         The order, and those that come first for that.
     """
-    found = [next((job for job in jobs if job.passes >= max_passes), None) for jobs in classes]
+
+    def waits_too_long(job: Candidate) -> bool:
+        return job.passes >= max_passes and not (job.model in ledger.cards and hopeless(ledger, job))
+
+    found = [next((job for job in jobs if waits_too_long(job)), None) for jobs in classes]
     owed = [job for job in found if job is not None]
     return owed + [job for jobs in classes for job in jobs if job not in owed], owed
 

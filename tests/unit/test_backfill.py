@@ -177,6 +177,18 @@ def test_an_interactive_job_comes_beside_the_prompts_that_are_computed() -> None
         assert (claimed(found), found.behind_prompts) == (wanted, True)
 
 
+def test_nobody_comes_beside_prompts_before_one_whose_turn_it_is() -> None:
+    """An interactive job, too, would pass it once too often."""
+    ledger = holding(1 << 30, first=Row(3000, 5))
+    ledger.prefill_rows = 2
+    limits = Limits(8, 3, prefill_ahead_seconds=1.0)
+    urgent = replace(waiting("urgent", SHORT), priority="interactive")
+    for passes, wanted in ((2, "urgent"), (3, None)):
+        owed = replace(waiting("owed", SHORT), passes=passes)
+        found = choose([[urgent], [], [owed]], ledger, NOW, limits, Rates(1.0, 0.001), Promises())
+        assert claimed(found) == wanted
+
+
 def test_an_answer_is_reserved_as_it_is_planned() -> None:
     """The row that is claimed has the planned answer, and fits where the whole would not."""
     ledger = holding(bytes_of(Row(10, 50)))
