@@ -195,7 +195,8 @@ class SimulatedWorker:
         queues[fate.request.priority].remove(fate)
         fate.attempt += 1
         fate.claimed_at, fate.started_at = self._now, min(fate.started_at, self._now)
-        self._ledger.reserve(fate.holder, self._machine.card.model, look.choice.row)
+        urgent = fate.request.priority == PRIORITIES[0]
+        self._ledger.reserve(fate.holder, self._machine.card.model, look.choice.row, urgent=urgent)
         self._running[fate.request.name] = fate
         self._engine.add(fate.request, fate.made)
         return True

@@ -151,10 +151,10 @@ def _behind_prompts(ledger: Ledger, rates: Rates | None, limits: Limits) -> bool
 
 
 def _urgent(classes: Sequence[Sequence[Candidate]], ledger: Ledger) -> list[Candidate]:
-    """Who may be claimed though enough prompts are held: interactive jobs, whose prompts are computed beside those."""
-    begun = sum(row.cached_tokens < row.prompt_tokens for row in ledger.holders.values())
-    urgent = [job for jobs in classes[:1] for job in jobs if job.priority == PRIORITIES[0]]
-    return urgent if begun < ledger.prefill_rows else []
+    """Who may be claimed though enough prompts are held: an interactive job, beside those of less urgent classes."""
+    begun = ledger.prompts
+    beside = len(begun) < ledger.prefill_rows and not any(begun.values())
+    return [job for jobs in classes[:1] for job in jobs if job.priority == PRIORITIES[0]] if beside else []
 
 
 class _Wait:

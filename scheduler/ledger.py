@@ -52,6 +52,7 @@ class Ledger:
     _extents: dict[str, Extents] = field(default_factory=dict)
     _expected: dict[str, int] = field(default_factory=dict)
     _grown: set[str] = field(default_factory=set)
+    _urgent: set[Holder] = field(default_factory=set)
 
     def expect(self, model: str, weights_bytes: int) -> None:
         """Count the weights of a model that is being loaded."""
@@ -112,6 +113,12 @@ class Ledger:
     def holders(self) -> Mapping[Holder, Row]:
         """Everything held."""
         return {holder: row for rows in self._rows.values() for holder, row in rows.items()}
+
+    @property
+    def prompts(self) -> Mapping[Holder, bool]:
+        """Those whose prompts are still to be computed, and whether each is interactive."""
+        left = (holder for holder, row in self.holders.items() if row.cached_tokens < row.prompt_tokens)
+        return {holder: holder in self._urgent for holder in left}
 
     def rows(self, model: str) -> Mapping[Holder, Row]:
         """What is held of one model."""
@@ -182,8 +189,12 @@ class Ledger:
         room = self.budget_bytes if self.reading_bytes is None else min(self.budget_bytes, self.reading_bytes)
         return room * self.working_share(now_seconds)
 
-    def reserve(self, holder: Holder, model: str, row: Row) -> None:
+    def reserve(self, holder: Holder, model: str, row: Row, *, urgent: bool = False) -> None:
         """Hold memory for a job, evicting reclaimable cache from the account where needed.
+
+        Args:
+            holder, model, row: the job's.
+            urgent: whether it is interactive; so that others of its kind do not come beside its prompt.
 
         Raises:
             TransitionRefused: it is held already, its model is not resident, or it does not fit.
@@ -198,6 +209,8 @@ class Ledger:
             raise TransitionRefused(f"{holder.job_id} needs {need:,} bytes; {free:,} are free")
         self._peaks[model] = self._peaks.get(model, 0) + need
         self._rows[model][holder] = row
+        if urgent:
+            self._urgent.add(holder)
         self._shrink_cache()
 
     def resize(self, holder: Holder, row: Row) -> bool:
@@ -225,6 +238,7 @@ class Ledger:
         for model, rows in self._rows.items():
             row = rows.pop(holder, None)
             if row is not None:
+                self._urgent.discard(holder)
                 self._settle(model, more=row.cached_tokens < row.prompt_tokens)
 
     def advance(self, holder: Holder, cached_tokens: int, max_tokens: int | None = None) -> None:

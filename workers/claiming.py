@@ -155,7 +155,8 @@ class Claiming:
         )
         held = self.holding.claim(rec, meta, choice.passed, before)
         if held is not None:
-            ledger.reserve(held.holder, rec.meta.model, row)
+            urgent = rec.meta.priority == PRIORITIES[0]
+            ledger.reserve(held.holder, rec.meta.model, row, urgent=urgent)
             self.residency.used(rec.meta.model)
         return held
 

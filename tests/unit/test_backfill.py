@@ -167,7 +167,9 @@ def test_prompts_are_claimed_a_while_ahead_and_no_more() -> None:
 
 
 def test_an_interactive_job_comes_beside_the_prompts_that_are_computed() -> None:
-    """While there is a place among them; behind as many as are computed together it would only wait in the engine."""
+    """While there is a place among them, and one at a time: behind its own kind, or as many as are computed together,
+    it would only wait in the engine.
+    """
     rates, limits = Rates(1.0, 0.001), Limits(8, 64, prefill_ahead_seconds=1.0)
     urgent = replace(waiting("urgent", SHORT), priority="interactive")
     one, two = holding(1 << 30, first=Row(3000, 5)), holding(1 << 30, first=Row(3000, 5), second=Row(3000, 5))
@@ -175,6 +177,11 @@ def test_an_interactive_job_comes_beside_the_prompts_that_are_computed() -> None
     for ledger, wanted in ((one, "urgent"), (two, None)):
         found = choose([[urgent], [waiting("b", SHORT)]], ledger, NOW, limits, rates, Promises())
         assert (claimed(found), found.behind_prompts) == (wanted, True)
+    one.reserve(Holder("another", 1), PLAIN.model, SHORT, urgent=True)
+    one.prefill_rows = 8
+    assert claimed(choose([[urgent]], one, NOW, limits, rates, Promises())) is None
+    one.advance(Holder("another", 1), SHORT.prompt_tokens)
+    assert claimed(choose([[urgent]], one, NOW, limits, rates, Promises())) == "urgent"
 
 
 def test_nobody_comes_beside_prompts_before_one_whose_turn_it_is() -> None:
