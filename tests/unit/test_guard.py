@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.card import MARGIN
@@ -93,6 +93,7 @@ def test_what_a_step_will_take_is_told_apart() -> None:
     assert (decode.kind, decode.work_bytes, decode.other_bytes) == ("decode", 100, 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=8), st.integers(1, 512), st.integers(1, 4))
 def test_what_the_ledger_admits_the_guard_lets_go(prompts: list[int], chunk: int, together: int) -> None:
     """A batch's first step never asks for more than was reserved for its life: no shedding by estimate."""
