@@ -258,7 +258,7 @@ class SimulatedWorker:
         self._now += loop.seconds
         self._outcome.rows += rows * loop.seconds
         self._outcome.padding_share += padding * loop.seconds
-        for _ in range(min(loop.loops, 16)):  # more loops alike change a smoothed rate no more
+        for _ in range(min(loop.loops, 16)):  # more loops alike change no median
             self._loops.note(loop.seconds / loop.loops, loop.prompt_tokens)
         self._outcome.oom += loop.most_bytes > self._machine.device_bytes
         self._worth_claiming = self._worth_claiming or bool(loop.prompt_tokens or loop.ended)

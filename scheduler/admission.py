@@ -123,18 +123,16 @@ def choose(
             behind = [] if candidate in owed else _heads_behind(classes, candidate, passed, ledger)
             choice = Choice(candidate, row, (*passed, *behind))
             return Look(choice, wait.job if wait else None, behind_prompts=behind_prompts)
-        if candidate.model in ledger.cards:
-            if hopeless(ledger, candidate):
-                continue
-            if not (candidate.alone or larger):  # it may be small: company keeps it waiting
-                too_large.append((candidate.model, candidate.planned))
+        if hopeless(ledger, candidate):
+            continue
+        if candidate.model in ledger.cards and not (candidate.alone or larger):  # alone, it may be small
+            too_large.append((candidate.model, candidate.planned))
         if wait is None:
             wait = _Wait(candidate, ledger, now_seconds, limits, rates, promises)
         if full or wait.overdue:
             break
-        if (
-            candidate.passes >= limits.max_passes
-        ):  # it lets nobody by; who stands before it in its class goes on
+        if candidate.passes >= limits.max_passes:
+            # It lets nobody by; who stands before it in its class goes on.
             ahead = _ahead(classes, candidate) if owed in ([], [candidate]) else []
             left = deque(job for job in left if job in ahead)
         else:
@@ -209,7 +207,7 @@ def _in_order(
     """
 
     def waits_too_long(job: Candidate) -> bool:
-        return job.passes >= max_passes and not (job.model in ledger.cards and hopeless(ledger, job))
+        return job.passes >= max_passes and not hopeless(ledger, job)
 
     found = [next((job for job in jobs if waits_too_long(job)), None) for jobs in classes]
     owed = [job for job in found if job is not None]
@@ -251,7 +249,7 @@ def _heads_behind(
     """The first jobs of less urgent classes that came before the one that is claimed: it passes them, too."""
 
     def waits(job: Candidate) -> bool:
-        return job.job_id not in counted and not (job.model in ledger.cards and hopeless(ledger, job))
+        return job.job_id not in counted and not hopeless(ledger, job)
 
     at = next(n for n, jobs in enumerate(classes) if chosen in jobs)
     heads = [next((job for job in jobs if waits(job)), None) for jobs in classes[at + 1 :]]
@@ -259,7 +257,12 @@ def _heads_behind(
 
 
 def hopeless(ledger: Ledger, candidate: Candidate) -> bool:
-    """Whether a job could not run here even alone; an estimated prompt is given the benefit of the doubt."""
+    """Whether a job could not run here even alone.
+
+    An estimated prompt is given the benefit of the doubt, and so is a model that is not resident.
+    """
+    card = ledger.cards.get(candidate.model)
+    if card is None:
+        return False
     row = candidate.row if candidate.counted else Row(1, candidate.row.max_tokens)
-    card = ledger.cards[candidate.model]
     return alone_bytes(card, fitted(card, row), ledger.chunk_tokens) > ledger.budget_bytes

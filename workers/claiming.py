@@ -221,11 +221,7 @@ class Claiming:
             if not self.lifecycle.takers(rec.meta.model, rec.meta.priority):
                 self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
             return False
-        if (
-            ledger is None
-            or rec.meta.model not in ledger.cards
-            or not hopeless(ledger, self._candidate(rec, ledger))
-        ):
+        if ledger is None or not hopeless(ledger, self._candidate(rec, ledger)):
             return True
         self._refuse_hopeless(rec, ledger)
         return False
