@@ -65,9 +65,14 @@ class Desk:
         """Whether to go on waiting for a store that does not answer."""
 
     @property
+    def bounds(self) -> dict[Holder, int]:
+        """How much company the running jobs may have that may not have any."""
+        return {held.holder: most for held in self.running.values() if (most := held.rec.meta.company_most)}
+
+    @property
     def lonely(self) -> bool:
-        """Whether a job runs that must have no company."""
-        return any(held.rec.meta.alone for held in self.running.values())
+        """Whether a job runs that must have no company: neither another job nor a model that is loaded."""
+        return 1 in self.bounds.values()
 
     def take(self, held: Held) -> Held:
         """Hold a job that was just claimed."""
@@ -119,9 +124,10 @@ class Desk:
     @property
     def preemptible(self) -> list[Running]:
         """Everything in hand, as preemption weighs it."""
+        every = [(held, held.rec.meta) for held in self.running.values()]
         return [
-            Running(held.holder, held.rec.meta.priority, held.claimed_at, held.rec.meta.preemptions)
-            for held in self.running.values()
+            Running(held.holder, meta.priority, held.claimed_at, meta.preemptions, meta.company_most)
+            for held, meta in every
         ]
 
     def preempt(self, holders: Iterable[Holder]) -> None:

@@ -230,7 +230,8 @@ class Hearing:
         meta = replace(held.rec.meta, sheds=held.rec.meta.sheds + 1)
         log.warning("job shed", job=held.rec.id, sheds=meta.sheds)
         self._reporting.count("sheds")
-        self._desk.put_back(held, "memory", replace(meta, alone=meta.alone or meta.sheds >= _SHEDS_MOST))
+        most = 1 if meta.sheds >= _SHEDS_MOST else meta.company_most
+        self._desk.put_back(held, "memory", replace(meta, company_most=most))
 
     def _on_raised(self, message: Message) -> None:
         jobs, text = self._desk.find(message["keys"]), message["text"]

@@ -196,13 +196,13 @@ class Runner:
         What that gives back is known once the engine has told its caches: before, nobody more is put back.
         """
         rates = self._hearing.loops.rates
-        held = self._claiming.claim(ledger, rates)
+        held = self._claiming.claim(ledger, rates, self._desk.bounds)
         if held is None and ledger.told:
             chosen = self._claiming.victims(ledger, rates, self._desk.preemptible)
             if chosen:
                 self._desk.preempt(chosen)
                 self._claiming.forget()
-                return self._claiming.claim(ledger, rates)
+                return self._claiming.claim(ledger, rates, self._desk.bounds)
         return held
 
     def claim_only(self, job_id: str) -> Held | None:

@@ -179,7 +179,7 @@ class Worker:
         self.claiming.forget()
         for _ in range(20):
             self.desk.tell_progress()
-            held = None if self.desk.lonely else self.claiming.claim(ledger, RATES)
+            held = None if self.desk.lonely else self.claiming.claim(ledger, RATES, self.desk.bounds)
             if held is not None:
                 self.desk.take(held)
                 self.desk.grant(held)

@@ -20,7 +20,7 @@ some_rows = st.one_of(
     st.builds(Row, st.integers(1, 200), st.integers(1, 40)),
     st.builds(Row, st.integers(500, 3000), st.integers(1, 40)),
 )
-seldom = st.sampled_from([False] * 7 + [True])
+companies = st.sampled_from([None] * 7 + [1, 2, 3])
 
 
 class Queues(RuleBasedStateMachine):
@@ -42,12 +42,12 @@ class Queues(RuleBasedStateMachine):
         row=some_rows,
         planned=st.none() | st.integers(1, 40),
         part=st.floats(0, 1),
-        alone=seldom,
+        most=companies,
     )
-    def arrive(self, which: int, row: Row, planned: int | None, part: float, alone: bool) -> None:
+    def arrive(self, which: int, row: Row, planned: int | None, part: float, most: int | None) -> None:
         """A job comes; its answer is as long as it gets."""
         answer = max(1, round(row.max_tokens * part))
-        self.worker.arrive(which, row, planned, answer, alone=alone)
+        self.worker.arrive(which, row, planned, answer, most)
         self.claim()
 
     @rule(loops=st.integers(1, 20))
@@ -77,10 +77,10 @@ class Queues(RuleBasedStateMachine):
 class Promised(Queues):
     """Answers are as long as planned: then a promise is kept, whoever came after it."""
 
-    @rule(which=classes, row=some_rows, alone=seldom)
-    def arrive(self, which: int, row: Row, alone: bool) -> None:  # type: ignore[override]
+    @rule(which=classes, row=some_rows, most=companies)
+    def arrive(self, which: int, row: Row, most: int | None) -> None:  # type: ignore[override]
         """A job comes, and writes all that it may."""
-        self.worker.arrive(which, row, None, row.max_tokens, alone=alone)
+        self.worker.arrive(which, row, None, row.max_tokens, most)
         self.claim()
 
     def claim(self) -> None:
