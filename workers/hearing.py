@@ -19,9 +19,10 @@ from scheduler.holding import Held
 from scheduler.ledger import Ledger
 from scheduler.pressure import Pressure
 from scheduler.settings import Settings
+from workers.breaker import COOLDOWN_SECONDS, Breaker
 from workers.classifier import classify_text, is_suspect
 from workers.desk import Desk, progress_of
-from workers.pace import Breaker, Loops, Pace
+from workers.pace import Loops, Pace
 from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import Reporting
@@ -258,7 +259,9 @@ class Hearing:
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
         self._desk.ledger = None
-        if not self.breaker.open:
+        if self.breaker.open:
+            log.error("engines die again and again: cooling down", seconds=COOLDOWN_SECONDS)
+        else:
             self._supervisor.start()
 
     @property

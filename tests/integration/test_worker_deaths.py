@@ -20,6 +20,7 @@ from scheduler.foresight import Row
 from scheduler.job import State
 from tests.running import RunningWorker, Site, a_site, gone
 from tests.waiting import wait_until
+from workers.breaker import COOLDOWN_SECONDS, DEATHS_MOST
 
 LEASE = {"lease_seconds": 2}
 
@@ -223,24 +224,32 @@ def test_running_out_of_memory_for_real_is_a_503(tmp_path: Path) -> None:
             assert "SIGSEGV" in worker.log
 
 
+@pytest.mark.timeout(300)
 def test_a_crash_loop_opens_the_breaker(site: Site) -> None:
-    """After many deaths in a while the worker says that it cools down, claims nothing, and still ends
-    when it is asked to.
+    """After many deaths in a while the worker says that it cools down, in its report and its log, and claims
+    nothing; afterwards it tries again. One more death, and it cools down again; it still ends when it is asked to.
     """
     with site.worker() as worker:
-        seen = worker.engine_pid
-        for _ in range(4):
+        for _ in range(DEATHS_MOST - 1):
             kill_engine(worker, signal.SIGKILL)
         os.kill(worker.engine_pid, signal.SIGKILL)
-        wait_until(
-            lambda: worker.report is not None and worker.report.engine == "cooling down", "the breaker", 10
-        )
-        assert worker.engine_pid == 0 != seen
+        wait_until(lambda: cools_down(worker), "the breaker", 20)
         job_id = site.submit(max_tokens=2)
+        wait_until(lambda: cools_down(worker), "another report", 20)
         assert site.get(job_id).state is State.QUEUED
+        assert site.get(job_id).meta.attempt == 0
+        assert "cooling down" in worker.log
+        assert len(site.text(job_id, COOLDOWN_SECONDS + 60)) == 2
+        os.kill(worker.engine_pid, signal.SIGKILL)
+        wait_until(lambda: cools_down(worker), "the breaker again", 20)
         worker.process.send_signal(signal.SIGTERM)
         assert worker.exit_code(10) == 0
-    site.lifecycle.cancel(job_id)
+
+
+def cools_down(worker: RunningWorker) -> bool:
+    """Whether a worker says so, and has no engine."""
+    report = worker.report
+    return report is not None and report.engine == "cooling down" and worker.engine_pid == 0
 
 
 def test_a_silent_engine_is_replaced(site: Site) -> None:

@@ -20,6 +20,7 @@ from scheduler.foresight import Row
 from scheduler.ledger import Holder, Ledger
 from scheduler.record import Meta
 from tests.cards import PLAIN
+from workers.breaker import DEATHS_MOST
 
 MAX_BATCH = 32
 MAX_PASSES = 64
@@ -151,6 +152,7 @@ def test_one_poison_job_among_32_takes_eight_deaths(killer: int) -> None:
     """32, 32, 16, 8, 4, 2, alone and alone again: what the breaker must let pass; nobody else ran alone but one."""
     engines = found_among(32, killer)
     assert engines.failed == failures_most(32) == 8
+    assert engines.failed < DEATHS_MOST
     alone = [name for name, meta in engines.metas.items() if meta.company_most == 1]
     assert len(alone) == 2
     bounds = Counter(meta.company_most for meta in engines.metas.values())
