@@ -24,6 +24,14 @@ GROUP_FAILURES: Final = 1
 budget, and a death by chance by another try."""
 
 
+class Blame(enum.StrEnum):
+    """Whom a fault is laid to."""
+
+    THE_JOB = "the job"
+    """That ran alone; of several together it is nobody's yet."""
+    SOMEBODY_ELSE = "somebody else"
+
+
 class Fault(enum.StrEnum):
     """What ended an attempt."""
 
@@ -33,6 +41,11 @@ class Fault(enum.StrEnum):
     VICTIM = "victim"
     GPU_TIMEOUT = "gpu_timeout"
     BUG = "bug"
+
+    @property
+    def blame(self) -> Blame:
+        """Whom it is laid to; a victim's is of another process, of an earlier job, or of whoever ended the engine."""
+        return Blame.SOMEBODY_ELSE if self is Fault.VICTIM else Blame.THE_JOB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,7 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
     Returns:
         Its fields for the next attempt, or the error that it ends with.
     """
-    if failure.fault is Fault.VICTIM and meta.suspicions < VICTIMS_MOST:
+    if failure.fault.blame is Blame.SOMEBODY_ELSE and meta.suspicions < VICTIMS_MOST:
         return replace(meta, suspicions=meta.suspicions + 1)
     if failure.company > 1:
         again = replace(meta, suspicions=meta.suspicions + 1)

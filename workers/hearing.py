@@ -20,7 +20,7 @@ from scheduler.ledger import Ledger
 from scheduler.pressure import Pressure
 from scheduler.settings import Settings
 from workers.breaker import COOLDOWN_SECONDS, Breaker
-from workers.classifier import classify_text, is_suspect
+from workers.classifier import Recovery, classify_text
 from workers.desk import Desk, progress_of
 from workers.pace import Loops, Pace
 from workers.planning import Planning
@@ -236,11 +236,13 @@ class Hearing:
 
     def _on_raised(self, message: Message) -> None:
         jobs, text = self._desk.find(message["keys"]), message["text"]
-        fault = classify_text(text)
-        log.warning("engine raised", fault=fault.value, jobs=len(jobs), text=text[:300])
+        row = classify_text(text)
+        log.warning(
+            "engine raised", fault=row.fault.value, jobs=len(jobs), cure=row.recovery.value, text=text[:300]
+        )
         company = max(len(jobs), len(self._desk.granted))
-        self._desk.judge(jobs, Failure(fault, died=False, company=company, limit_bytes=self._limit))
-        if is_suspect(fault, text):
+        self._desk.judge(jobs, Failure(row.fault, died=False, company=company, limit_bytes=self._limit))
+        if row.recovery is Recovery.NEW_PROCESS:
             self._supervisor.kill()
 
     def _engine_died(self) -> None:

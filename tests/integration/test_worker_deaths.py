@@ -222,6 +222,7 @@ def test_running_out_of_memory_for_real_is_a_503(tmp_path: Path) -> None:
             assert len(site.text(site.submit("after", max_tokens=5))) == 5
             assert worker.process.poll() is None
             assert "SIGSEGV" in worker.log
+            assert "phase prefill" in worker.log
 
 
 @pytest.mark.timeout(300)

@@ -29,6 +29,7 @@ class Dying:
     says: list[Message] = field(default_factory=list)
     fault: Fault = Fault.BUG
     account: Any = field(default_factory=lambda: SimpleNamespace(budget_bytes=0))
+    killed: int = 0
 
     def receive(self) -> list[Message]:
         if self.says:
@@ -43,6 +44,9 @@ class Dying:
 
     def heard(self) -> None:
         """Its silence counts from now."""
+
+    def kill(self) -> None:
+        self.killed += 1
 
 
 class Desk:
@@ -164,6 +168,24 @@ def test_what_mlx_raised_is_not_for_clients() -> None:
         house.hearing.hear(more=True)
     assert house.desk.judged == [Failure(Fault.OUT_OF_MEMORY, died=False, company=1)]
     assert [line["text"] for line in logged] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "killed"),
+    [
+        ("RuntimeError: [malloc] Unable to allocate 5 bytes.", 0),
+        ("RuntimeError: [METAL] Command buffer execution failed: Insufficient Memory", 1),
+        ("RuntimeError: cudaGraphLaunch(exec, s) failed: an illegal memory access was encountered", 1),
+        ("ValueError: shapes", 0),
+    ],
+)
+def test_a_process_that_is_not_to_be_trusted_any_more_is_replaced(text: str, killed: int) -> None:
+    """Where what it raised is cured by no less; else it goes on with a fresh batch."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    house.supervisor.says = [{"kind": "raised", "keys": ["job_a/1"], "text": text}]
+    house.hearing.hear(more=True)
+    assert (house.supervisor.killed, len(house.desk.judged)) == (killed, 1)
 
 
 @pytest.mark.parametrize(
