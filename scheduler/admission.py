@@ -194,9 +194,8 @@ class _Wait:
         """Whether another may start before it."""
         if self._rates is None:
             return True
-        how, joining = self._how(self._rates), (candidate.model, row, candidate.company_most)
-        company = self._limits.company
-        return may_pass(self._ledger, how, self._starts_at, joining, self._rates, self._now, company)
+        how, model, company = self._how(self._rates), candidate.model, self._limits.company
+        return may_pass(self._ledger, how, self._starts_at, model, row, self._rates, self._now, company)
 
     def _how(self, rates: Rates) -> Blocked:
         if self._found is None:

@@ -91,9 +91,7 @@ def blocked(ledger: Ledger, job: Joining, rates: Rates, now_seconds: float, comp
     ends = endings(ledger, rates)
     order = [ending.holder for ending in ends]
     most = len(order)
-    least = 0
-    while least < most and most - least >= company.most(company_most, leaving=order[:least]):
-        least += 1  # each that ends leaves a place, and its own bound goes with it
+    least = max(0, most + 1 - company.most(company_most))
     while least < most:  # the more have left the better it fits
         middle = (least + most) // 2
         if ledger.fits_without(model, row, order[:middle], now_seconds):
@@ -107,7 +105,8 @@ def may_pass(
     ledger: Ledger,
     first: Blocked,
     starts_at: float,
-    joining: Joining,
+    model: str,
+    row: Row,
     rates: Rates,
     now_seconds: float,
     company: Company,
@@ -118,12 +117,11 @@ def may_pass(
         ledger: the worker's account.
         first: the job that waits.
         starts_at: what it was promised.
-        joining: the job that would pass.
+        model, row: those of the job that would pass; it may join those who run now.
         rates: the engine's.
         now_seconds: the promise's clock.
         company: how many may run together.
     """
-    model, row, own_most = joining
     held = ledger.holders
     seconds = seconds_left([*held.values(), row], rates, ledger.chunk_tokens, ledger.prefill_rows)
     ends_at = dict(zip(held, (now_seconds + each for each in seconds), strict=False))
@@ -133,6 +131,6 @@ def may_pass(
         return True
     first_model, first_row, first_most = first.job
     together = len(held) - len(first.leaving) + 2
-    return together <= company.most(first_most, own_most, leaving=first.leaving) and ledger.fits_without(
+    return together <= company.most(first_most) and ledger.fits_without(
         first_model, first_row, first.leaving, now_seconds, joining=(model, row)
     )

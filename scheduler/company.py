@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.ledger import Holder
@@ -20,12 +20,14 @@ class Company:
     max_batch: int
     bounds: Mapping[Holder, int] = field(default_factory=dict)
 
-    def most(self, *joining: int | None, leaving: Collection[Holder] = ()) -> int:
+    def most(self, joining: int | None = None) -> int:
         """How many jobs may run together, at least 1.
 
+        That bounds of those who will have ended count too changes nothing: no more run than each of them allows, so
+        that the place it leaves is enough.
+
         Args:
-            joining: the bounds of jobs that would join; None: any company.
-            leaving: running jobs that will have ended.
+            joining: the bound of a job that would join; None: any company.
         """
-        theirs = [bound for holder, bound in self.bounds.items() if holder not in leaving]
-        return max(1, min([self.max_batch, *theirs, *(bound for bound in joining if bound is not None)]))
+        own = self.max_batch if joining is None else joining
+        return max(1, min([self.max_batch, own, *self.bounds.values()]))

@@ -69,7 +69,7 @@ def victims(
     company = Company(max_batch, bounds)
 
     def starts_without(leaving: tuple[Holder, ...]) -> bool:
-        room = len(ledger.holders) - len(leaving) < company.most(leaving=leaving)
+        room = len(ledger.holders) - len(leaving) < company.most()
         return room and ledger.fits_without(urgent.model, urgent.planned, leaving, now_seconds)
 
     able = [each for each in running if each.priority == BATCH and each.preemptions < max_preemptions]

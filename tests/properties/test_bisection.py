@@ -112,7 +112,7 @@ def failures_most(jobs: int) -> int:
     return blame.GROUP_FAILURES + math.floor(math.log2(min(jobs, MAX_BATCH))) + MAX_ATTEMPTS
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.data(),
     st.integers(2, 40),

@@ -92,13 +92,13 @@ def test_the_promise_waits_for_no_more_ends_than_needed() -> None:
 
 
 def test_the_promise_waits_for_as_little_company_as_the_job_may_have() -> None:
-    """Ends of others make a place, and where one goes that takes no more company, its bound goes too."""
+    """As many end as leave a place, by its own bound and by those of others."""
     ledger = holding(1 << 30, first=decoding(10, 30), second=decoding(10, 90))
     for most, company, wanted in (
         (2, Company(8), (FIRST,)),
         (3, Company(8), ()),
         (None, Company(8, {FIRST: 2}), (FIRST,)),
-        (None, Company(8, {SECOND: 1}), (FIRST, SECOND)),
+        (1, Company(8, {SECOND: 2}), (FIRST, SECOND)),
     ):
         how = blocked(ledger, (PLAIN.model, SHORT, most), RATES, NOW, company)
         assert how.leaving == wanted
