@@ -237,7 +237,7 @@ class SimulatedWorker:
         while True:
             used = self._engine.used_bytes
             growth = self._engine.foresee() - used
-            if check(used, 0, growth, machine.budget_bytes, len(self._running)) is not Action.SHED:
+            if check(used, 0, growth, machine.budget_bytes, len(self._running), dropped=True) is Action.GO:
                 return
             loads = [
                 Load(name, fate.request.priority, fate.claimed_at, 0, 0)

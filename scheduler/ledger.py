@@ -35,15 +35,13 @@ class Ledger:
         budget_bytes: what the worker may use.
         chunk_tokens: the engine's prefill chunk.
         prefill_rows: how many prompts the engine computes together.
-        reading_bytes: what the host can give just now; less than the budget, it keeps jobs from joining
-            others, but never keeps one from running alone.
-        pressure: what running out of memory left.
+        pressure: what running out of memory left, and what the host can give just now: either keeps jobs from
+            joining others, but never one from running alone.
     """
 
     budget_bytes: int
     chunk_tokens: int
     prefill_rows: int
-    reading_bytes: int | None = None
     pressure: Pressure = field(default_factory=Pressure)
     cache_bytes: int = 0
     _cards: dict[str, ModelCard] = field(default_factory=dict)
@@ -186,8 +184,7 @@ class Ledger:
         """What may be held: all of the budget by a job alone, in company what the host can give, and no pressure."""
         if not company:
             return self.budget_bytes
-        room = self.budget_bytes if self.reading_bytes is None else min(self.budget_bytes, self.reading_bytes)
-        return room * self.working_share(now_seconds)
+        return self.pressure.room_bytes(self.budget_bytes, now_seconds)
 
     def reserve(self, holder: Holder, model: str, row: Row, *, urgent: bool = False) -> None:
         """Hold memory for a job, evicting reclaimable cache from the account where needed.

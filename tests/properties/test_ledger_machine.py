@@ -48,7 +48,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model: dict[Holder, tuple[str, Row]] = {}
         self.peaks = dict.fromkeys(CARDS, 0)
         self.cards = dict(CARDS)
-        self.reading: int | None = None
         self.now, self.made = 1000.0, 0
 
     def peak(self, model: str, *more: Row) -> int:
@@ -188,10 +187,10 @@ class LedgerMachine(RuleBasedStateMachine):
         """Memory ran out all the same."""
         self.ledger.ran_out(self.now)
 
-    @rule(reading=st.none() | st.integers(0, 2 * BUDGET))
-    def read_the_host(self, reading: int | None) -> None:
+    @rule(reading=st.integers(0, 2 * BUDGET))
+    def read_the_host(self, reading: int) -> None:
         """What the host can give just now: nothing at all, too."""
-        self.ledger.reading_bytes = self.reading = reading
+        self.ledger.pressure.read(reading, self.now)
 
     @rule(seconds=st.floats(-3600, 3600))
     def time_passes(self, seconds: float) -> None:
