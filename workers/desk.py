@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import structlog
 
+from scheduler.batch_account import Holder
 from scheduler.blame import Failure, judge_failure
 from scheduler.door import wanted
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running
 from scheduler.record import JobRecord, Meta, Outcome

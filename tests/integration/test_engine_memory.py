@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.batches import Case, run_case
 from benchmarks.random_models import write_random_llama
+from scheduler.batch_account import Holder
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.request import read_request
 from tests.engines import engine
 from workers.batch import ModelBatch

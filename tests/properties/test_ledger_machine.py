@@ -18,11 +18,12 @@ from hypothesis.stateful import (
     rule,
 )
 
+from scheduler.batch_account import Holder
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import batch_bytes, unlearnt
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.pressure import FLOOR
 from tests.cards import PLAIN, SLIDING
 from tests.properties.planted import fails
@@ -276,17 +277,17 @@ class GrowsBeyondTheBudget(Ledger):
     """A planted bug: a longer answer gets what it will need, whether there is room or not."""
 
     def settle(self) -> None:
-        for model in self._rows:
-            self._peaks[model] = batch_bytes(self.cards[model], *self._batch(model))
+        for batch in self._batches.values():
+            batch.peak_bytes = batch.foreseen_bytes()
 
 
 class LearnsBeyondTheBudget(Ledger):
     """A planted bug: what a model teaches counts at once, whether there is room or not."""
 
     def learn(self, card: ModelCard) -> None:
-        if card.model in self._cards:
-            self._cards[card.model] = card
-            self._peaks[card.model] = batch_bytes(card, *self._batch(card.model))
+        if (batch := self._batches.get(card.model)) is not None:
+            batch.card = card
+            batch.peak_bytes = batch.foreseen_bytes()
 
 
 class TakesReadingsToHeart(Ledger):

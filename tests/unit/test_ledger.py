@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.batch_account import Holder
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import alone_bytes, batch_bytes
 from scheduler.foresight import Extents, Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.pressure import FLOOR, READING_SECONDS
 from scheduler.slots import Extent, Written
 from tests.cards import PLAIN, SLIDING
