@@ -22,7 +22,8 @@ together unless they are said to be of the undisturbed:
 ``equal_texts``             texts that equal the first undisturbed run's
 ``undisturbed_differ``      texts that differ between undisturbed runs of 32 and of 8 at a time, of so many
                             ``undisturbed_jobs``; ``repeat_differ``: between two of 32. In bfloat16 a near-tie
-                            falls with the company, and everything after it differs
+                            falls with the company, and everything after it differs; ``--dtype float32`` with
+                            ``MLX_ENABLE_TF32=0`` has far fewer
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,12 +50,16 @@ from benchmarks.neighbour import Neighbour, neighbour
 from benchmarks.same_jobs import MODEL, Run, SameJobs
 from scheduler.card import ModelCard
 from scheduler.footprint import batch_bytes
+from tidegate.failures import ProcessFailed
 
 SHARE: Final = 0.5
 """Of what all jobs take together beside the weights: what is left of it."""
 
 STEPS: Final = (0.5, 0.25, 0.1, 0.03)
 """Of the same: what a neighbour leaves free, step by step."""
+
+KEPT: Final = 0.3
+"""Of the same: what it leaves in all, whatever an engine gives back meanwhile."""
 
 AMPLE: Final = 2.0
 """Of the same: what is there before a neighbour grabs it."""
@@ -64,7 +70,7 @@ BLIND: Final = 4.0
 SCENARIOS: Final = ("told", "grabbed", "blind")
 
 _TROUBLE: Final = re.compile(r"engine (?:raised|died) .*")
-_TEXTS_SHOWN: Final = 4
+_PID: Final = re.compile(r"\bpid=\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ SIZES: Final = {
         prompt_tokens=256,
         max_tokens=48,
         chunk_tokens=64,
-        told_share=0.3,
+        told_share=0.2,
     ),
 }
 
@@ -128,6 +134,7 @@ def undisturbed(bench: SameJobs, beside: Neighbour) -> tuple[list[Run], Need]:
         runs = [bench.run(f"undisturbed, {bench.jobs} at a time", worker) for _ in range(2)]
     few = max(1, bench.jobs // 4)
     with bench.place.worker("apart", max_batch=few) as worker:
+        bench.warm(worker)  # CUDA brings a page of loaded weights to the device when it is first read
         settled = beside.settled_bytes(worker.engine_pid)
         runs.append(bench.run(f"undisturbed, {few} at a time", worker))
         report = worker.report
@@ -150,24 +157,33 @@ def disturbed(name: str, bench: SameJobs, beside: Neighbour, need: Need, told_sh
     """
     share = {"told": told_share, "grabbed": None, "blind": BLIND}[name]
     said = {} if share is None else {"memory_budget": need.weights_bytes + int(share * need.batch_bytes)}
+    steps = iter(STEPS if name == "grabbed" else ())
+
+    def take(answered: int) -> None:
+        """Once a quarter of the jobs have tokens, the memory goes step by step."""
+        engine = worker.engine_pid
+        left = next(steps, None) if engine and 4 * answered >= bench.jobs else None
+        if left is not None:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):  # the engine is gone already
+                left_bytes = int(left * need.batch_bytes)
+                beside.leave(left_bytes, (engine, worker.child.pid), need.left(KEPT))
+
     beside.leave(need.left(AMPLE if name == "grabbed" else SHARE))
-    with bench.place.worker(name, prefix=beside.prefix, max_batch=bench.jobs, **said) as worker:
-        steps = iter(STEPS if name == "grabbed" else ())
-
-        def take(answered: int) -> None:
-            """Once a quarter of the jobs have tokens, the memory goes step by step."""
-            engine = worker.engine_pid
-            left = next(steps, None) if engine and 4 * answered >= bench.jobs else None
-            if left is not None:
-                with contextlib.suppress(psutil.Error, ProcessLookupError):  # the engine is gone already
-                    beside.leave(int(left * need.batch_bytes), (engine, worker.child.pid))
-
-        run = bench.run(name, worker, take)
-        texts = dict.fromkeys(re.sub(r"\bpid=\d+ ?", "", line)[:300] for line in _TROUBLE.findall(worker.log))
-        for text in [*texts][:_TEXTS_SHOWN]:
-            print(f"  {text}", flush=True)
+    try:
+        with bench.place.worker(name, prefix=beside.prefix, max_batch=bench.jobs, **said) as worker:
+            run = bench.run(name, worker, take)
+            show_trouble(worker.log)
+    except ProcessFailed as failed:  # the other runs may still tell something
+        print(failed, flush=True)
+        run = Run((None,) * bench.jobs, 0, 0.0, Counter(), Counter(no_worker=bench.jobs))
     beside.release()
     return run
+
+
+def show_trouble(log: str) -> None:
+    """What a worker's engines met, as it logged it: each once."""
+    for text, times in Counter(_PID.sub("", line)[:400] for line in _TROUBLE.findall(log)).items():
+        print(f"  {times} x {text}", flush=True)
 
 
 def summary(calm: list[Run], runs: dict[str, Run]) -> dict[str, Any]:

@@ -47,13 +47,14 @@ class Neighbour(Protocol):
     def settled_bytes(self, engine_pid: int) -> int:
         """What an idle engine takes, its model loaded, in what this neighbour counts."""
 
-    def leave(self, left_bytes: int, pids: Sequence[int] = ()) -> None:
+    def leave(self, left_bytes: int, pids: Sequence[int] = (), least_bytes: int = 0) -> None:
         """Leave so much to take.
 
         Args:
             left_bytes: the bytes.
             pids: an engine and its worker, which go on with what they have and so much more; without them
                 it is for everything that starts from now on.
+            least_bytes: that these, or those that come in their place, keep in any case.
         """
 
     def release(self) -> None:
@@ -78,12 +79,12 @@ class AddressSpace:
         """Its address space."""
         return int(psutil.Process(engine_pid).memory_info().vms)
 
-    def leave(self, left_bytes: int, pids: Sequence[int] = ()) -> None:
+    def leave(self, left_bytes: int, pids: Sequence[int] = (), least_bytes: int = 0) -> None:
         """Limit those that start, or those that run; a worker's next engine is limited as it is itself."""
         if not pids:
             self._limit_bytes = left_bytes
             return
-        limit = self.settled_bytes(pids[0]) + left_bytes
+        limit = max(least_bytes, self.settled_bytes(pids[0]) + left_bytes)
         for pid in pids:
             hard = resource.prlimit(pid, resource.RLIMIT_AS)[1]
             resource.prlimit(pid, resource.RLIMIT_AS, (limit, hard))
@@ -117,16 +118,16 @@ class Filler:
         """What the device has less than at the beginning: weights, and what CUDA itself takes for a process."""
         return self._free_at_first - self._ask(None)
 
-    def leave(self, left_bytes: int, pids: Sequence[int] = ()) -> None:
-        """Take or give back until the device has so much."""
-        self._ask(left_bytes)
+    def leave(self, left_bytes: int, pids: Sequence[int] = (), least_bytes: int = 0) -> None:
+        """Take until the device has no more than that; what it lacks is given back where nobody runs yet."""
+        self._ask(left_bytes, self._free_at_first - least_bytes, gives=not pids)
 
     def release(self) -> None:
         """Hold nothing."""
-        self._ask(self._free_at_first)
+        self._ask(self._free_at_first, 0, gives=True)
 
-    def _ask(self, left_bytes: int | None) -> int:
-        print(json.dumps(left_bytes), file=self._told, flush=True)
+    def _ask(self, left_bytes: int | None, most_bytes: int = 0, *, gives: bool = False) -> int:
+        print(json.dumps([left_bytes, most_bytes, gives]), file=self._told, flush=True)
         free: int = self._hear()["free_bytes"]
         return free
 
@@ -159,21 +160,26 @@ def neighbour() -> Iterator[Neighbour]:
         child.wait()
 
 
-def fill(mx: Any, held: list[Any], left_bytes: int) -> None:
-    """Take or give back arrays until the device has so many bytes free, as nearly as its pages allow.
+def fill(mx: Any, held: list[Any], left_bytes: int, most_bytes: int, *, gives: bool) -> None:
+    """Take arrays until the device has no more bytes free than so many, as nearly as its pages allow.
 
     Args:
         mx: MLX; nothing that it frees may stay in its cache.
         held: the arrays so far.
         left_bytes: to leave.
+        most_bytes: to hold.
+        gives: whether some are given back where less is free.
     """
     for _ in range(_TRIES):
         gap = free_bytes(mx) - left_bytes
-        if gap < 0 and held:
+        if gap < 0 and held and gives:
             held.pop()
             mx.synchronize()
         elif gap >= _LEAST_BLOCK_BYTES:
-            block = mx.zeros((min(_BLOCK_BYTES, gap) // _LEAST_BLOCK_BYTES * _LEAST_BLOCK_BYTES,), mx.uint8)
+            size = min(_BLOCK_BYTES, gap, most_bytes - sum(block.nbytes for block in held))
+            if size < _LEAST_BLOCK_BYTES:
+                return
+            block = mx.zeros((size // _LEAST_BLOCK_BYTES * _LEAST_BLOCK_BYTES,), mx.uint8)
             try:
                 mx.eval(block)
                 mx.synchronize()
@@ -190,7 +196,7 @@ def free_bytes(mx: Any) -> int:
 
 
 def main() -> None:
-    """Do as asked, line by line, until the pipe ends: a number of bytes to leave, or null to leave it as it is."""
+    """Do as asked, line by line, until the pipe ends: bytes to leave or null, bytes to hold, whether to give."""
     import mlx.core as mx  # noqa: PLC0415 - whoever starts the filler must not open the device itself
 
     from workers.gauge import device_name  # noqa: PLC0415 - likewise
@@ -203,9 +209,9 @@ def main() -> None:
         mx.eval(mx.zeros(1))  # what CUDA itself takes for this process is taken from now on
     print(json.dumps({"device": device, "free_bytes": free_bytes(mx) if on_device else None}), flush=True)
     for line in sys.stdin:
-        left = json.loads(line)
+        left, most, gives = json.loads(line)
         if left is not None:
-            fill(mx, held, left)
+            fill(mx, held, left, most, gives=gives)
             time.sleep(_SETTLE_SECONDS)
         print(json.dumps({"free_bytes": free_bytes(mx)}), flush=True)
 

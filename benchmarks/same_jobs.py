@@ -23,6 +23,7 @@ _LAST_SECONDS: Final = 3.0
 """How long a worker may take to say what it counted."""
 
 _LOOK_SECONDS: Final = 0.05
+_WARM_TOKENS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class Run:
     broken_logs: int
     seconds: float
     counters: Counter[str]
+    """What the worker counted."""
     errors: Counter[str]
+    """Codes of the jobs that failed."""
 
     @property
     def completed(self) -> int:
@@ -67,6 +70,14 @@ class SameJobs:
         """The jobs as a footprint counts them."""
         return [Row(self.prompt_tokens, self.max_tokens)] * self.jobs
 
+    def warm(self, worker: LoneWorker) -> None:
+        """One job with a short prompt, so that an engine has touched all its weights."""
+        verbs, last = self.place.lifecycle, time.monotonic() + self.seconds
+        job_id = verbs.submit(read_request(self._body(0, _WARM_TOKENS))).id
+        while verbs.get(job_id).outcome is None and time.monotonic() < last:
+            time.sleep(_LOOK_SECONDS)
+        self._counted(worker, Counter(), 1)
+
     def run(self, name: str, worker: LoneWorker, meanwhile: Callable[[int], None] = lambda _: None) -> Run:
         """Submit every job and wait for all.
 
@@ -78,7 +89,7 @@ class SameJobs:
         verbs = self.place.lifecycle
         before = worker.counters
         began = time.monotonic()
-        ids = [verbs.submit(read_request(self._body(at))).id for at in range(self.jobs)]
+        ids = [verbs.submit(read_request(self._body(at, self.prompt_tokens))).id for at in range(self.jobs)]
         while True:
             records = [verbs.get(job_id) for job_id in ids]
             seconds = time.monotonic() - began
@@ -110,8 +121,8 @@ class SameJobs:
         print(json.dumps(line), flush=True)
         return run
 
-    def _body(self, at: int) -> dict[str, Any]:
-        letters = random.Random(at).choices(string.ascii_letters + " ", k=self.prompt_tokens)
+    def _body(self, at: int, prompt_tokens: int) -> dict[str, Any]:
+        letters = random.Random(at).choices(string.ascii_letters + " ", k=prompt_tokens)
         return {
             "model": MODEL,
             "prompt": "".join(letters),
