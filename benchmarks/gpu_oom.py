@@ -81,8 +81,6 @@ class Size:
     prompt_tokens: int
     max_tokens: int
     chunk_tokens: int
-    told_share: float | None
-    """What an operator says of what is left, where no gauge sees it; None where one does."""
 
 
 SIZES: Final = {
@@ -101,14 +99,12 @@ SIZES: Final = {
         prompt_tokens=4096,
         max_tokens=128,
         chunk_tokens=512,
-        told_share=None,
     ),
     "tiny": Size(
         {"layers": 4, "hidden": 64, "heads": 16, "kv_heads": 16, "head_dim": 128, "dtype": "float32"},
         prompt_tokens=256,
         max_tokens=48,
         chunk_tokens=64,
-        told_share=0.2,
     ),
 }
 
@@ -145,7 +141,7 @@ def undisturbed(bench: SameJobs, beside: Neighbour) -> tuple[list[Run], Need]:
     return runs, Need(card.weights_bytes, batch, settled)
 
 
-def disturbed(name: str, bench: SameJobs, beside: Neighbour, need: Need, told_share: float | None) -> Run:
+def disturbed(name: str, bench: SameJobs, beside: Neighbour, need: Need) -> Run:
     """One of the disturbed runs: see the module.
 
     Args:
@@ -153,10 +149,8 @@ def disturbed(name: str, bench: SameJobs, beside: Neighbour, need: Need, told_sh
         bench: the jobs.
         beside: takes the memory.
         need: of the undisturbed runs.
-        told_share: of what all jobs take: what an operator says is left, where no gauge sees what is.
     """
-    share = {"told": told_share, "grabbed": None, "blind": BLIND}[name]
-    said = {} if share is None else {"memory_budget": need.weights_bytes + int(share * need.batch_bytes)}
+    said = {"memory_budget": need.weights_bytes + int(BLIND * need.batch_bytes)} if name == "blind" else {}
     steps = iter(STEPS if name == "grabbed" else ())
 
     def take(answered: int) -> None:
@@ -239,9 +233,7 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         bench = SameJobs(here, asked.jobs, prompt_tokens, size.max_tokens, asked.seconds)
         calm, need = undisturbed(bench, beside)
         print(json.dumps({"device": beside.device, **asdict(need)}), flush=True)
-        runs = {
-            name: disturbed(name, bench, beside, need, size.told_share) for name in asked.only or SCENARIOS
-        }
+        runs = {name: disturbed(name, bench, beside, need) for name in asked.only or SCENARIOS}
         found = {"device": beside.device, "dtype": fields["dtype"], **summary(calm, runs)}
     return found | {"wall_seconds": round(time.monotonic() - began, 1)}
 
