@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from scheduler.backfill import Blocked, Promises, blocked, may_pass
+from scheduler.batch_account import Holder
 from scheduler.company import Company
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 
 _MISSES_MOST: Final = 8
 """Jobs, each smaller in some way than those before it, that a look finds not to fit before it looks no further: a replay

@@ -15,10 +15,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from scheduler.batch_account import Holder
 from scheduler.company import Company
 from scheduler.forecast import Rates, seconds_left
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 
 _SLACK: Final = 1.5
 """Times what is foreseen that is promised: a prompt that is computed meanwhile lengthens every loop, and lengths

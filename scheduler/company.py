@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scheduler.ledger import Holder
+from scheduler.batch_account import Holder
 
 
 @dataclass(frozen=True, slots=True)

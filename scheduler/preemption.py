@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.admission import Candidate
+from scheduler.batch_account import Holder
 from scheduler.company import Company
 from scheduler.forecast import Rates
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 
 INTERACTIVE: Final = PRIORITIES[0]
 BATCH: Final = PRIORITIES[-1]

@@ -11,12 +11,13 @@ import structlog
 
 from scheduler.admission import Candidate, Choice, Limits, choose, claimable_row, hopeless, kept_out
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.holding import Before, Held, Holding
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running, victims
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import structlog
 
+from scheduler.batch_account import Holder
 from scheduler.blame import Failure, judge_failure
 from scheduler.door import wanted
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running
 from scheduler.record import JobRecord, Meta, Outcome
@@ -124,11 +125,8 @@ class Desk:
     @property
     def preemptible(self) -> list[Running]:
         """Everything in hand, as preemption weighs it."""
-        every = [(held, held.rec.meta) for held in self.running.values()]
-        return [
-            Running(held.holder, meta.priority, held.claimed_at, meta.preemptions, meta.company_most)
-            for held, meta in every
-        ]
+        every = ((held, held.rec.meta) for held in self.running.values())
+        return [Running(h.holder, m.priority, h.claimed_at, m.preemptions, m.company_most) for h, m in every]
 
     def preempt(self, holders: Iterable[Holder]) -> None:
         """Put jobs back to wait for a more urgent one."""

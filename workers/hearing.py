@@ -144,8 +144,7 @@ class Hearing:
 
     def _on_measured(self, message: Message) -> None:
         self._reporting.ready(message)
-        if self._desk.ledger is not None:
-            self._desk.ledger.reading_bytes = message["budget_bytes"]
+        self._pressure.read(message["budget_bytes"], self._clock())
 
     def _on_learnt(self, message: Message) -> None:
         if self._desk.ledger is not None:
@@ -169,11 +168,9 @@ class Hearing:
             self._on_shed(held)
 
     def _on_ready(self, message: Message) -> None:
-        self._reporting.ready(message)
+        self._on_measured(message)
         chunk, rows = self._settings.prefill_chunk, self._settings.prefill_rows
-        self._desk.ledger = Ledger(
-            message["steady_bytes"], chunk, rows, message["budget_bytes"], self._pressure
-        )
+        self._desk.ledger = Ledger(message["steady_bytes"], chunk, rows, self._pressure)
         for model in self._residency.served[:1]:
             self._residency.load(model, self._desk.ledger)
         self.news = True

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
+from scheduler.batch_account import Holder
 from scheduler.forecast import Rates
 from scheduler.holding import Before, Held, Progress
 from scheduler.job import PRIORITIES, Lease, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.record import JobRecord, Meta, Outcome
 from scheduler.settings import Settings
 from tests.cards import PLAIN

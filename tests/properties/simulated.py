@@ -9,10 +9,11 @@ from typing import Final
 
 from scheduler.admission import Candidate, Limits, Look, choose, hopeless
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.cards import PLAIN
 
 BUDGET: Final = PLAIN.weights_bytes + 400_000

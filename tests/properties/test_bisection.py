@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from scheduler import blame
 from scheduler.admission import Candidate, Limits, choose
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.blame import Failure, Fault, judge_failure
 from scheduler.errors import ClientError
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.record import Meta
 from tests.cards import PLAIN
 from workers.breaker import DEATHS_MOST

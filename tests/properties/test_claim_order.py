@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from scheduler.admission import Candidate, Choice, Limits, choose, hopeless
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.cards import PLAIN
 
 BUDGET = PLAIN.weights_bytes + 400_000

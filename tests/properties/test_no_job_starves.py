@@ -9,9 +9,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from scheduler.batch_account import Holder
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.properties.planted import fails
 from tests.properties.simulated import BUDGET, CHUNK_TOKENS, LIMITS, Simulated
 

@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from scheduler.batch_account import Holder
 from scheduler.blame import Failure, Fault
 from scheduler.holding import Held, Progress
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.record import Outcome
 from tests.properties.board import BUDGET, SETTINGS, Board, Worker
 from tests.properties.planted import fails

@@ -9,9 +9,10 @@ import pytest
 
 from scheduler.admission import Candidate, Choice, Limits, choose, hopeless
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.verdict import Decision, WorkerView, judge
 from tests.cards import PLAIN
 

@@ -8,11 +8,12 @@ import pytest
 
 from scheduler.admission import Candidate, Limits, Look, choose
 from scheduler.backfill import Promises, blocked, endings
+from scheduler.batch_account import Holder
 from scheduler.company import Company
 from scheduler.footprint import batch_bytes
 from scheduler.forecast import Rates, seconds_left
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.cards import PLAIN
 
 RATES = Rates(step_seconds=1.0, prompt_token_seconds=0.0)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from scheduler.admission import Candidate
+from scheduler.batch_account import Holder
 from scheduler.footprint import batch_bytes
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.preemption import Running, victims
 from tests.cards import PLAIN
 
