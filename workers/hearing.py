@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -67,7 +66,7 @@ class Hearing:
         self._residency, self._reporting, self._clock = residency, reporting, clock
         self._publishing, self._planning, self._sharing = publishing, planning, sharing
         self.loops = Loops()
-        self.pace, self.breaker = Pace(time.monotonic), Breaker(time.monotonic)
+        self.pace, self.breaker = Pace(supervisor.clock), Breaker(supervisor.clock)
         self.news = False
         """Whether something was said that the fleet should hear of now."""
         self._pressure = Pressure()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +30,7 @@ class Dying:
 
     says: list[Message] = field(default_factory=list)
     fault: Fault = Fault.BUG
+    clock: Callable[[], float] = time.monotonic
     account: Any = field(default_factory=lambda: SimpleNamespace(budget_bytes=0))
 
     def receive(self) -> list[Message]:
