@@ -53,6 +53,8 @@ class Desk:
         self.running: dict[str, Held] = {}
         self.granted: set[str] = set()
         """Keys of those that the engine computes; the others' prompts are being counted."""
+        self.leaving: set[str] = set()
+        """Of these, those let go of since the engine last spoke: it may be at work on them yet."""
         self.ledger: Ledger | None = None
         self.freed = False
         """Whether memory was given back since somebody last looked."""
@@ -150,12 +152,12 @@ class Desk:
                 self._let_go(item.held)
             elif item.held in lost:
                 log.warning("job lost to another attempt", job=item.held.rec.id)
-                self._tell({"kind": "remove", "key": key_of(item.held)})
+                self._dismiss(item.held)
                 self._let_go(item.held)
 
     def end(self, held: Held, outcome: Outcome) -> None:
         """End a job that the engine may still compute."""
-        self._tell({"kind": "remove", "key": key_of(held)})
+        self._dismiss(held)
         self.write([Progress(held, None, outcome)])
 
     def fail(self, held: Held, error: ClientError) -> None:
@@ -164,7 +166,7 @@ class Desk:
 
     def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> None:
         """Let a job wait again."""
-        self._tell({"kind": "remove", "key": key_of(held)})
+        self._dismiss(held)
         swap = self._holding.put_back(held, reason, meta)
         self._insist(lambda: self._holding.send([swap], [held]))
         self._let_go(held)
@@ -231,6 +233,10 @@ class Desk:
                 if not self.patient():
                     raise StoreUnavailable(str(error)) from error
                 time.sleep(STORE_RETRY_SECONDS)
+
+    def _dismiss(self, held: Held) -> None:
+        self.leaving |= self.granted & {key_of(held)}
+        self._tell({"kind": "remove", "key": key_of(held)})
 
     def _let_go(self, held: Held) -> None:
         self.running.pop(key_of(held), None)

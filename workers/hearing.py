@@ -87,6 +87,7 @@ class Hearing:
         if more:
             try:
                 self._heard += self._supervisor.receive()
+                self._desk.leaving.clear()
             except WireBroken:
                 died = True
         while self._heard:
@@ -235,7 +236,7 @@ class Hearing:
         jobs, text = self._desk.find(message["keys"]), message["text"]
         fault = classify_text(text)
         log.warning("engine raised", fault=fault.value, jobs=len(jobs), text=text[:300])
-        company = max(len(jobs), len(self._desk.granted))
+        company = max(len(message["keys"]), len(self._desk.granted))
         self._desk.judge(jobs, Failure(fault, died=False, company=company, limit_bytes=self._limit))
         if is_suspect(fault, text):
             self._supervisor.kill()
@@ -247,7 +248,7 @@ class Hearing:
         # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
         at_work = self._desk.find(sorted(self._desk.granted or self._desk.running))
         loading = self._residency.reset()
-        company = len(at_work) + (loading is not None)
+        company = len(at_work) + len(self._desk.leaving) + (loading is not None)
         exited = exit_name(death.exit_code)
         failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
         if loading is not None and death.fault is not Fault.VICTIM:
@@ -255,6 +256,7 @@ class Hearing:
             self._residency.blame(loading, reason, alone=not at_work)
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
+        self._desk.leaving.clear()
         self._desk.ledger = None
         if not self.breaker.open:
             self._supervisor.start()

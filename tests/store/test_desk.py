@@ -156,3 +156,14 @@ def test_an_answer_that_goes_on_is_planned_anew(
         assert desk.ledger.holders[held.holder] == Row(7, planned, 7 + made)
         reserved.append(desk.ledger.reserved_bytes)
     assert reserved == sorted(set(reserved))
+
+
+def test_a_job_let_go_of_may_still_be_at_work(submit: Submit, worker: PretendWorker, desk: Desk) -> None:
+    """Of those that the engine computes, until it speaks again; one that it only counts never was."""
+    held = [desk.take(worker.claim(submit().id)) for _ in range(3)]
+    for each in held[:2]:
+        desk.grant(each)
+    desk.cancel([held[0].rec.id])
+    desk.put_back(held[1], "memory")
+    desk.put_back(held[2], "larger than estimated")
+    assert desk.leaving == {key_of(each) for each in held[:2]}

@@ -54,6 +54,7 @@ class Desk:
     def __init__(self) -> None:
         self.running: dict[str, Any] = {}
         self.granted: set[str] = set()
+        self.leaving: set[str] = set()
         self.ledger: Any = None
         self.judged: list[Failure] = []
 
@@ -64,7 +65,7 @@ class Desk:
         """Nobody reads it."""
 
     def find(self, keys: list[str]) -> list[Any]:
-        return [self.running[key] for key in keys]
+        return [self.running[key] for key in keys if key in self.running]
 
     def judge(self, jobs: list[Any], failure: Failure) -> None:
         self.judged.append(failure)
@@ -127,6 +128,30 @@ def test_a_model_loading_beside_jobs_is_given_up_the_second_time() -> None:
     assert house.dies(Fault.OUT_OF_MEMORY, "job_a/1")
     assert house.desk.judged[0].company == 2
     assert not house.dies(Fault.OUT_OF_MEMORY, "job_a/2")
+
+
+def test_who_was_let_go_of_since_the_engine_last_spoke_was_in_its_company() -> None:
+    """It may have died of that; what it says later, it says without."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    house.desk.leaving = {"job_b/1"}
+    house.hearing.hear(more=True)
+    assert house.desk.judged[-1].company == 2
+    house.desk.running, house.desk.leaving = {"job_a/2": HELD}, {"job_b/2"}
+    house.supervisor.says = [{"kind": "step", "steps": []}]
+    house.hearing.hear(more=True)
+    house.hearing.hear(more=True)
+    assert house.desk.judged[-1].company == 1
+
+
+def test_who_was_there_when_mlx_raised_was_company() -> None:
+    """Though another worker has it now."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    raised = {"kind": "raised", "keys": ["job_a/1", "job_lost/1"], "text": "std::bad_alloc"}
+    house.supervisor.says = [raised]
+    house.hearing.hear(more=True)
+    assert house.desk.judged == [Failure(Fault.OUT_OF_MEMORY, died=False, company=2)]
 
 
 def test_what_an_engine_learnt_is_counted_with_and_published() -> None:
