@@ -253,7 +253,8 @@ class Hearing:
         failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
         if loading is not None and death.fault is not Fault.VICTIM:
             reason = f"{loading} ended the engine while it was loaded ({failure.words})"
-            self._residency.blame(loading, reason, alone=not at_work)
+            # Where memory ran out, the host's other processes may have taken it.
+            self._residency.blame(loading, reason, alone=not at_work and not failure.memory)
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
         self._desk.leaving.clear()

@@ -122,6 +122,13 @@ def test_an_engine_that_was_ended_on_purpose_blames_no_model(beside: tuple[str, 
     assert all(house.dies(Fault.VICTIM, *beside) for _ in range(3))
 
 
+def test_memory_that_ran_out_in_a_load_is_the_models_fault_the_second_time() -> None:
+    """The first time, others on the host may have taken it; jobs that wait for the model are not failed for that."""
+    house = House()
+    assert house.dies(Fault.OUT_OF_MEMORY)
+    assert not house.dies(Fault.OUT_OF_MEMORY)
+
+
 def test_a_model_loading_beside_jobs_is_given_up_the_second_time() -> None:
     """The first time it may have been a job; both are told that they were not alone."""
     house = House()
