@@ -92,8 +92,9 @@ class Asked:
     @property
     def steps(self) -> int:
         """Decode steps from its first token to its end."""
-        tokens, _, _ = self.answer
-        return min(self.max_tokens, len(tokens) + (self.token(len(tokens)) is None))
+        tokens, _, reason = self.answer
+        silent = reason == "stop" and (not tokens or self.cut(tokens[-1]) is None)
+        return len(tokens) + silent  # the one that ends it brings no token
 
     @property
     def alone_bytes(self) -> int:
