@@ -54,6 +54,8 @@ class Desk:
         self.running: dict[str, Held] = {}
         self.granted: set[str] = set()
         """Keys of those that the engine computes; the others' prompts are being counted."""
+        self.leaving: set[str] = set()
+        """Of these, those let go of since the engine last spoke: it may be at work on them yet."""
         self.ledger: Ledger | None = None
         self.freed = False
         """Whether memory was given back since somebody last looked."""
@@ -154,12 +156,12 @@ class Desk:
                 self._let_go(item.held)
             elif item.held in lost:
                 log.warning("job lost to another attempt", job=item.held.rec.id)
-                self._tell({"kind": "remove", "key": key_of(item.held)})
+                self._dismiss(item.held)
                 self._let_go(item.held)
 
     def end(self, held: Held, outcome: Outcome) -> None:
         """End a job that the engine may still compute."""
-        self._tell({"kind": "remove", "key": key_of(held)})
+        self._dismiss(held)
         self.write([Progress(held, None, outcome)])
 
     def fail(self, held: Held, error: ClientError) -> None:
@@ -168,7 +170,7 @@ class Desk:
 
     def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> None:
         """Let a job wait again."""
-        self._tell({"kind": "remove", "key": key_of(held)})
+        self._dismiss(held)
         swap = self._holding.put_back(held, reason, meta)
         self._insist(lambda: self._holding.send([swap], [held]))
         self._let_go(held)
@@ -236,6 +238,10 @@ class Desk:
                     raise StoreUnavailable(str(error)) from error
                 time.sleep(STORE_RETRY_SECONDS)
 
+    def _dismiss(self, held: Held) -> None:
+        self.leaving |= self.granted & {key_of(held)}
+        self._tell({"kind": "remove", "key": key_of(held)})
+
     def _let_go(self, held: Held) -> None:
         self.running.pop(key_of(held), None)
         self.granted.discard(key_of(held))
@@ -248,46 +254,6 @@ class Desk:
 def key_of(held: Held) -> str:
     """What the engine calls a job: a late word of an earlier attempt names another."""
     return f"{held.rec.id}/{held.lease.attempt}"
-
-
-def progress_of(desk: Desk, steps: Iterable[Message]) -> list[Progress]:
-    """What steps brought the jobs in hand: one item a job, several steps joined where the worker is behind."""
-    deltas: dict[str, dict[str, Any]] = {}
-    outcomes: dict[str, Outcome] = {}
-    for step in steps:
-        key = step["key"]
-        if key not in desk.running:
-            continue
-        delta = deltas.setdefault(key, {})
-        _join(delta, step)
-        if "result" in step:
-            cut = step["result"]["finish_reason"] == "length"
-            held = desk.running[key]
-            result = step["result"]
-            if logprobs := [*held.logprobs, *delta.get("logprobs", ())]:
-                result["logprobs"] = logprobs
-            outcomes[key] = Outcome(State.INCOMPLETE if cut else State.COMPLETED, result)
-            peak, ratio = step.get("peak_bytes"), desk.footprint_ratio(held, step.get("peak_bytes"))
-            held.rec = replace(held.rec, meta=replace(held.rec.meta, peak_bytes=peak, footprint_ratio=ratio))
-    progress = []
-    for key, delta in deltas.items():
-        held = desk.running[key]
-        first = not held.tokens and key not in outcomes
-        meta = replace(held.rec.meta, output_seen=True) if first else None
-        progress.append(Progress(held, delta or None, outcomes.get(key), meta))
-    return [item for item in progress if item.delta or item.outcome]
-
-
-def _join(delta: dict[str, Any], step: Message) -> None:
-    """Add a step's news to what a job's next event says."""
-    for name in ("tokens", "logprobs"):
-        if step.get(name):
-            delta[name] = [*delta.get(name, ()), *step[name]]
-    for name in ("text", "reasoning"):
-        if step.get(name):
-            delta[name] = delta.get(name, "") + step[name]
-    if delta:
-        delta["at"] = step["at"]
 
 
 def _extent(told: list[Any] | None) -> Extent | None:

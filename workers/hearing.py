@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -21,7 +20,8 @@ from scheduler.pressure import Pressure
 from scheduler.settings import Settings
 from workers.breaker import COOLDOWN_SECONDS, Breaker
 from workers.classifier import Recovery, classify_text
-from workers.desk import Desk, progress_of
+from workers.desk import Desk
+from workers.joined_steps import progress_of
 from workers.pace import Loops, Pace
 from workers.planning import Planning
 from workers.publishing import Publishing
@@ -68,7 +68,7 @@ class Hearing:
         self._residency, self._reporting, self._clock = residency, reporting, clock
         self._publishing, self._planning, self._sharing = publishing, planning, sharing
         self.loops = Loops()
-        self.pace, self.breaker = Pace(time.monotonic), Breaker(time.monotonic)
+        self.pace, self.breaker = Pace(supervisor.clock), Breaker(supervisor.clock)
         self.news = False
         """Whether something was said that the fleet should hear of now."""
         self._pressure = Pressure()
@@ -89,6 +89,7 @@ class Hearing:
         if more:
             try:
                 self._heard += self._supervisor.receive()
+                self._desk.leaving.clear()
             except WireBroken:
                 died = True
         while self._heard:
@@ -237,7 +238,7 @@ class Hearing:
         log.warning(
             "engine raised", fault=row.fault.value, jobs=len(jobs), cure=row.recovery.value, text=text[:300]
         )
-        company = max(len(jobs), len(self._desk.granted))
+        company = max(len(message["keys"]), len(self._desk.granted))
         self._desk.judge(jobs, Failure(row.fault, died=False, company=company, limit_bytes=self._limit))
         if row.recovery is Recovery.NEW_PROCESS:
             self._supervisor.kill()
@@ -249,14 +250,16 @@ class Hearing:
         # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
         at_work = self._desk.find(sorted(self._desk.granted or self._desk.running))
         loading = self._residency.reset()
-        company = len(at_work) + (loading is not None)
+        company = len(at_work) + len(self._desk.leaving) + (loading is not None)
         exited = exit_name(death.exit_code)
         failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
         if loading is not None and death.fault is not Fault.VICTIM:
             reason = f"{loading} ended the engine while it was loaded ({failure.words})"
-            self._residency.blame(loading, reason, alone=not at_work)
+            # Where memory ran out, the host's other processes may have taken it.
+            self._residency.blame(loading, reason, alone=not at_work and not failure.memory)
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
+        self._desk.leaving.clear()
         self._desk.ledger = None
         if self.breaker.open:
             log.error("engines die again and again: cooling down", seconds=COOLDOWN_SECONDS)

@@ -157,12 +157,12 @@ class Residency:
             self.give_up(card.model, f"{card.model} weighs {need}; this worker's budget is {limit}")
 
     def blame(self, model: str, reason: str, *, alone: bool) -> None:
-        """The engine died while it loaded a model: give that up; where jobs ran beside it, only the second time.
+        """The engine died while it loaded a model: give that up; where others may have been to blame, the second time.
 
         Args:
             model: its name.
             reason: for clients, in our own words.
-            alone: whether no jobs ran beside it.
+            alone: whether nothing else can be to blame.
         """
         if alone or model in self._suspected:
             self.give_up(model, reason)

@@ -17,6 +17,7 @@ from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.reserving import Reserving
+from scheduler.settings import Settings
 from scheduler.strays import mend
 from workers.claiming import Claiming
 from workers.desk import Desk, key_of
@@ -49,6 +50,7 @@ class Runner:
         clock: Unix seconds.
         patient: whether to go on waiting for a store that does not answer.
         room_seconds: how long to wait for other workers on the host to leave memory for this one.
+        engine: makes the engine's supervisor, whose clock is the loop's.
     """
 
     def __init__(
@@ -59,27 +61,27 @@ class Runner:
         clock: Callable[[], float] = time.time,
         patient: Callable[[], bool] = lambda: True,
         room_seconds: float = 0.0,
+        engine: Callable[[Settings], Supervisor] = Supervisor,
     ) -> None:
         self.settings = lifecycle.settings
-        self.supervisor = Supervisor(self.settings)
+        self.supervisor = engine(self.settings)
+        self._moment = self.supervisor.clock
         self._lifecycle, self._clock = lifecycle, clock
         self._reporting = Reporting(lifecycle, name, queues, clock)
         sources = self.settings.model_sources
         self._publishing = Publishing(lifecycle.connection, sources, clock)
-        self._residency = Residency(sources, self.supervisor.send, kept_cards=self._publishing.kept)
+        self._residency = Residency(
+            sources, self.supervisor.send, kept_cards=self._publishing.kept, clock=self._moment
+        )
         holding = Holding(lifecycle.queue, name, clock)
         reserving = Reserving(self.settings.reserve, self.settings.reserve_quantile)
         self._planning = planning = Planning(reserving, lifecycle.histories.answers)
         self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, planning, clock)
         self._desk.patient = patient
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency, planning)
+        tell, lost = self.supervisor.send, self._share_lost
         self._sharing = Sharing(
-            lifecycle.connection,
-            self.settings,
-            name,
-            self.supervisor.send,
-            self._share_lost,
-            patience_seconds=room_seconds,
+            lifecycle.connection, self.settings, name, tell, lost, patience_seconds=room_seconds
         )
         self._hearing = Hearing(
             self.settings,
@@ -93,7 +95,7 @@ class Runner:
             self._sharing,
         )
         self._next_measure = 0.0
-        self._next_mend = time.monotonic() + _MEND_SECONDS
+        self._next_mend = self._moment() + _MEND_SECONDS
         self._next_tick = 0.0
         self._worth_claiming = True
         self._wake_read, self._wake_write = os.pipe()
@@ -147,9 +149,7 @@ class Runner:
             sources.append(self.supervisor.fileno())
         sinks = [self.supervisor.send_fileno()] if self.supervisor.waits_to_send else []
         wait = (
-            0.0
-            if self._hearing.unread
-            else min(timeout_seconds, max(0.0, self._next_tick - time.monotonic()))
+            0.0 if self._hearing.unread else min(timeout_seconds, max(0.0, self._next_tick - self._moment()))
         )
         ready, writable, _ = select.select(sources, sinks, [], wait)
         if writable:
@@ -161,9 +161,9 @@ class Runner:
         spoken = bool(ready) and ready[-1] != self._wake_read
         if spoken or self._hearing.unread:
             self._hearing.hear(more=spoken)
-        if self._hearing.news or time.monotonic() >= self._next_tick:
+        if self._hearing.news or self._moment() >= self._next_tick:
             self._hearing.news = False
-            self._next_tick = time.monotonic() + TICK_SECONDS
+            self._next_tick = self._moment() + TICK_SECONDS
             self._claiming.forget()
             self._worth_claiming = True
             self._tick()
@@ -255,7 +255,7 @@ class Runner:
     def _tick(self) -> None:
         if not self.supervisor.running and not self._hearing.breaker.open:
             self.supervisor.start()
-        loading, ledger, now = self._residency.loading is not None, self._desk.ledger, time.monotonic()
+        loading, ledger, now = self._residency.loading is not None, self._desk.ledger, self._moment()
         self._sharing.keep()
         if self._sharing.waits:
             self.supervisor.heard()  # it is silent because it was not answered

@@ -91,15 +91,7 @@ class Supervisor:
         from_read, from_write = os.pipe()
         self._tail.clear()
         self._timed_out = self._meant = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "workers.engine", str(to_read), str(from_write)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(to_read, from_write),
-            env=engine_environment(dict(os.environ), preload=self.settings.blas_preload == "auto"),
-            start_new_session=True,
-        )
+        self._process = self._spawn(to_read, from_write)
         os.close(to_read)
         os.close(from_write)
         self._outbox, self._receiver = Outbox(to_write), Receiver(from_read)
@@ -121,6 +113,17 @@ class Supervisor:
                 "max_batch": self.settings.max_batch,
                 "cards_folder": str(self.settings.data_dir / "cards"),
             }
+        )
+
+    def _spawn(self, read_fd: int, write_fd: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workers.engine", str(read_fd), str(write_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(read_fd, write_fd),
+            env=engine_environment(dict(os.environ), preload=self.settings.blas_preload == "auto"),
+            start_new_session=True,
         )
 
     def send(self, message: Message) -> None:

@@ -169,3 +169,14 @@ def test_a_desk_knows_how_much_company_its_jobs_may_have(
     held[1].rec = replace(held[1].rec, meta=replace(held[1].rec.meta, company_most=1))
     assert (desk.bounds, desk.lonely) == ({held[0].holder: 3, held[1].holder: 1}, True)
     assert [each.company_most for each in desk.preemptible] == [3, 1, None]
+
+
+def test_a_job_let_go_of_may_still_be_at_work(submit: Submit, worker: PretendWorker, desk: Desk) -> None:
+    """Of those that the engine computes, until it speaks again; one that it only counts never was."""
+    held = [desk.take(worker.claim(submit().id)) for _ in range(3)]
+    for each in held[:2]:
+        desk.grant(each)
+    desk.cancel([held[0].rec.id])
+    desk.put_back(held[1], "memory")
+    desk.put_back(held[2], "larger than estimated")
+    assert desk.leaving == {key_of(each) for each in held[:2]}

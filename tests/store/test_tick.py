@@ -12,7 +12,6 @@ from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
-from workers import runner as module
 from workers.runner import TICK_SECONDS, Runner
 from workers.supervisor import LOAD_SECONDS, Supervisor
 from workers.wire import Message
@@ -37,8 +36,14 @@ class Mute(Supervisor):
 
 
 @pytest.fixture
-def engine(lifecycle: Lifecycle) -> Mute:
-    made = Mute(lifecycle.settings)
+def passing() -> list[float]:
+    """The monotonic clock's seconds, in a list of one."""
+    return [1000.0]
+
+
+@pytest.fixture
+def engine(lifecycle: Lifecycle, passing: list[float]) -> Mute:
+    made = Mute(lifecycle.settings, lambda: passing[0])
     made.said, made.limits = [], []
     return made
 
@@ -46,20 +51,10 @@ def engine(lifecycle: Lifecycle) -> Mute:
 @pytest.fixture
 def runner(lifecycle: Lifecycle, engine: Mute) -> Iterator[Runner]:
     """A worker whose engine is ready."""
-    made = Runner(lifecycle, "one", ["standard"])
-    made.supervisor = engine
+    made = Runner(lifecycle, "one", ["standard"], engine=lambda _: engine)
     made._desk.ledger = Ledger(1 << 30, 512, 4)
     yield made
     made.close()
-
-
-@pytest.fixture
-def passing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The monotonic clock's seconds, in a list of one."""
-    now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    yield now
-    monkeypatch.undo()
 
 
 def test_a_busy_engine_is_asked_for_the_hosts_memory_too(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +31,7 @@ class Dying:
 
     says: list[Message] = field(default_factory=list)
     fault: Fault = Fault.BUG
+    clock: Callable[[], float] = time.monotonic
     account: Any = field(default_factory=lambda: SimpleNamespace(budget_bytes=0))
     killed: int = 0
 
@@ -56,6 +59,7 @@ class Desk:
     def __init__(self) -> None:
         self.running: dict[str, Any] = {}
         self.granted: set[str] = set()
+        self.leaving: set[str] = set()
         self.ledger: Any = None
         self.judged: list[Failure] = []
 
@@ -66,7 +70,7 @@ class Desk:
         """Nobody reads it."""
 
     def find(self, keys: list[str]) -> list[Any]:
-        return [self.running[key] for key in keys]
+        return [self.running[key] for key in keys if key in self.running]
 
     def judge(self, jobs: list[Any], failure: Failure) -> None:
         self.judged.append(failure)
@@ -123,12 +127,43 @@ def test_an_engine_that_was_ended_on_purpose_blames_no_model(beside: tuple[str, 
     assert all(house.dies(Fault.VICTIM, *beside) for _ in range(3))
 
 
+def test_memory_that_ran_out_in_a_load_is_the_models_fault_the_second_time() -> None:
+    """The first time, others on the host may have taken it; jobs that wait for the model are not failed for that."""
+    house = House()
+    assert house.dies(Fault.OUT_OF_MEMORY)
+    assert not house.dies(Fault.OUT_OF_MEMORY)
+
+
 def test_a_model_loading_beside_jobs_is_given_up_the_second_time() -> None:
     """The first time it may have been a job; both are told that they were not alone."""
     house = House()
     assert house.dies(Fault.OUT_OF_MEMORY, "job_a/1")
     assert house.desk.judged[0].company == 2
     assert not house.dies(Fault.OUT_OF_MEMORY, "job_a/2")
+
+
+def test_who_was_let_go_of_since_the_engine_last_spoke_was_in_its_company() -> None:
+    """It may have died of that; what it says later, it says without."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    house.desk.leaving = {"job_b/1"}
+    house.hearing.hear(more=True)
+    assert house.desk.judged[-1].company == 2
+    house.desk.running, house.desk.leaving = {"job_a/2": HELD}, {"job_b/2"}
+    house.supervisor.says = [{"kind": "step", "steps": []}]
+    house.hearing.hear(more=True)
+    house.hearing.hear(more=True)
+    assert house.desk.judged[-1].company == 1
+
+
+def test_who_was_there_when_mlx_raised_was_company() -> None:
+    """Though another worker has it now."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    raised = {"kind": "raised", "keys": ["job_a/1", "job_lost/1"], "text": "std::bad_alloc"}
+    house.supervisor.says = [raised]
+    house.hearing.hear(more=True)
+    assert house.desk.judged == [Failure(Fault.OUT_OF_MEMORY, died=False, company=2)]
 
 
 def test_what_an_engine_learnt_is_counted_with_and_published() -> None:
