@@ -6,17 +6,15 @@ code, the tail of its stderr and the account it last gave go to the classifier.
 
 from __future__ import annotations
 
-import collections
 import os
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import Final
 
 import structlog
 
@@ -25,11 +23,11 @@ from scheduler.settings import Settings
 from workers.account import Account
 from workers.classifier import classify_death
 from workers.environment import engine_environment
+from workers.last_words import LastWords
 from workers.wire import Message, Outbox, Receiver, WireBroken
 
 log = structlog.get_logger(__name__)
 
-_TAIL_LINES: Final = 40
 _EXIT_SECONDS: Final = 5.0
 
 LOAD_SECONDS: Final = 3600.0
@@ -65,8 +63,7 @@ class Supervisor:
     _process: subprocess.Popen[bytes] | None = None
     _outbox: Outbox | None = None
     _receiver: Receiver | None = None
-    _tail: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=_TAIL_LINES))
-    _tail_thread: threading.Thread | None = None
+    _words: LastWords | None = None
     _heard_at: float = 0.0
     _timed_out: bool = False
     _meant: bool = False
@@ -89,16 +86,13 @@ class Supervisor:
         """Start an engine and tell it what it may use."""
         to_read, to_write = os.pipe()
         from_read, from_write = os.pipe()
-        self._tail.clear()
         self._timed_out = self._meant = False
         self._process = self._spawn(to_read, from_write)
         os.close(to_read)
         os.close(from_write)
         self._outbox, self._receiver = Outbox(to_write), Receiver(from_read)
-        self._tail_thread = threading.Thread(
-            target=self._keep_tail, args=(self._process.stderr,), daemon=True
-        )
-        self._tail_thread.start()
+        assert self._process.stderr is not None
+        self._words = LastWords(self._process.stderr)
         self.account = Account()
         self.starts += 1
         self._heard_at = self.clock()
@@ -162,6 +156,7 @@ class Supervisor:
             raise WireBroken("there is no engine")
         messages = self._receiver.read()
         self._heard_at = self.clock()
+        self._read_words()
         for message in messages:
             self.account.note(message)
         return messages
@@ -174,6 +169,7 @@ class Supervisor:
             loading: whether it was told to load a model, which may stand behind a step that hangs.
             ready: whether it has said what memory there is.
         """
+        self._read_words()
         if busy or loading or not ready:
             begun = loading and (self.account.loading or not busy)
             patience = LOAD_SECONDS if begun else self.settings.progress_timeout
@@ -206,7 +202,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            self._end_tail()
+            self._end_words()
             self._process = None
 
     def bury(self) -> Death:
@@ -218,17 +214,21 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             self._process.kill()
             exit_code = self._process.wait()
-        self._end_tail()
-        words = "\n".join(self._tail)
+        lines = self._end_words()
         account = self.account
         fault = classify_death(
-            exit_code, words, account.most_bytes, account.budget_bytes, cpu=account.cpu, limited=_limited()
+            exit_code,
+            "\n".join(lines),
+            account.most_bytes,
+            account.budget_bytes,
+            cpu=account.cpu,
+            limited=_limited(),
         )
         if self._timed_out:
             fault = Fault.GPU_TIMEOUT
         elif self._meant:
             fault = Fault.VICTIM
-        last = f": {self._tail[-1][-200:]}" if self._tail else ""
+        last = f": {lines[-1][-200:]}" if lines else ""
         detail = f"{exit_name(exit_code)} ({account.words}){last}"
         log.warning(
             "engine died", pid=self._process.pid, exit_code=exit_code, fault=fault.value, detail=detail
@@ -236,19 +236,16 @@ class Supervisor:
         self._process = None
         return Death(fault, exit_code, detail)
 
-    def _keep_tail(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            text = line.decode(errors="replace").rstrip()
-            if text:
-                self._tail.append(text)
-                log.debug("engine says", text=text)
+    def _read_words(self) -> None:
+        if self._words is not None:
+            self._words.read()
 
-    def _end_tail(self) -> None:
-        assert self._process is not None
-        if self._tail_thread is not None:
-            self._tail_thread.join(1)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+    def _end_words(self) -> list[str]:
+        words, self._words = self._words, None
+        if words is None:
+            return []
+        words.close()
+        return words.lines
 
     def _close(self) -> None:
         if self._outbox is not None:
