@@ -33,7 +33,7 @@ format: $(STAMP) ## Format the code and mend what ruff can
 	$(PY) -m ruff format .
 
 readme: $(STAMP) ## Renew the parts of the README that are made from the code
-	@$(PY) -m tests.readme_tables
+	@$(PY) -m tests.made_parts
 
 lock: .venv/.uv ## Renew requirements.lock from pyproject.toml; ARGS=--upgrade takes what is newest
 	@sh .ci/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \

@@ -11,7 +11,7 @@ from rq.cli import worker as rq_worker
 
 from scheduler.job import PRIORITIES
 from scheduler.settings import load
-from tests.readme_tables import README
+from tests.made_parts import README
 from tidegate import programs
 from tidegate.command import main
 from tidegate.failures import ModelsMissing, ProcessFailed

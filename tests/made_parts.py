@@ -1,12 +1,14 @@
-"""The parts of the README that are made from the code; `make readme` renews them."""
+"""The parts of the README and the docs that are made from the code; `make readme` renews them."""
 
 from pathlib import Path
 from typing import Any, Final
 
 from scheduler.job import TERMINAL, TRANSITIONS, State
 from scheduler.settings import Settings
+from workers.classifier import OTHER, SIGNALS, TEXTS
 
 README: Final = Path(__file__).parents[1] / "README.md"
+RUNNING_OUT: Final = README.parent / "docs" / "running-out.md"
 
 
 def settings_table() -> str:
@@ -32,12 +34,26 @@ def states_picture() -> str:
     return "\n".join([*lines, "```"])
 
 
-PARTS: Final = {"settings": settings_table, "states": states_picture}
+def faults_table() -> str:
+    """What is seen of a failure, who says it, what it is, and what cures it."""
+    rows = ["| seen | said by | fault | cure |", "|---|---|---|---|"]
+    known = [(f"`{row.pattern}`", row) for row in (*TEXTS, *SIGNALS.values())]
+    for seen, row in [*known, ("anything else", OTHER)]:
+        seen_there = seen.replace("|", "\\|")
+        rows.append(f"| {seen_there} | {row.source} | {row.fault} | {row.recovery} |")
+    return "\n".join(rows)
 
 
-def renewed(text: str) -> str:
-    """The README's text with every part as the code has it now."""
-    for name, make in PARTS.items():
+PARTS: Final = {
+    README: {"settings": settings_table, "states": states_picture},
+    RUNNING_OUT: {"faults": faults_table},
+}
+
+
+def renewed(page: Path) -> str:
+    """A page's text with every part as the code has it now."""
+    text = page.read_text()
+    for name, make in PARTS[page].items():
         begin = text.index("\n", text.index(f"<!-- {name}: ")) + 1
         end = text.index(f"<!-- /{name} -->", begin)
         text = f"{text[:begin]}{make()}\n{text[end:]}"
@@ -45,4 +61,5 @@ def renewed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(renewed(README.read_text()))
+    for each in PARTS:
+        each.write_text(renewed(each))
