@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scheduler.backfill import Blocked, Promises, blocked, may_pass
@@ -48,7 +48,7 @@ class Candidate:
     def planned(self) -> Row:
         """What is reserved for it."""
         longest = self.row.max_tokens if self.answer_tokens is None else self.answer_tokens
-        return Row(self.row.prompt_tokens, max(1, min(longest, self.row.max_tokens)))
+        return replace(self.row, max_tokens=max(1, min(longest, self.row.max_tokens)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +273,12 @@ def _heads_behind(
 def hopeless(ledger: Ledger, candidate: Candidate) -> bool:
     """Whether a job could not run here even alone.
 
-    An estimated prompt is given the benefit of the doubt, and so is a model that is not resident.
+    An estimated prompt is given the benefit of the doubt, and so is a model that is not resident. A job that has begun
+    is judged as it was submitted: computing its tokens anew takes no more, in chunks as short as it takes.
     """
     card = ledger.cards.get(candidate.model)
     if card is None:
         return False
-    row = candidate.row if candidate.counted else Row(1, candidate.row.max_tokens)
+    submitted = candidate.row.submitted
+    row = submitted if candidate.counted else Row(1, submitted.max_tokens)
     return alone_bytes(card, fitted(card, row), ledger.chunk_tokens) > ledger.budget_bytes

@@ -61,16 +61,18 @@ class BatchAccount:
         Args:
             row: it joins.
             room_bytes: where the worker holds nothing else, what there is. Alone a job is held by what its model's
-                steps taught as far as there is room, but never kept from running by it.
+                steps taught as far as there is room, but never kept from running by it; nor is one that has begun by
+                what computing its tokens anew takes, since the guard makes the chunks as short as it must.
         """
         shape = ([*self.rows.values()], self.chunk_tokens, self.prefill_rows, self.extents)
         peak = joined_bytes(self.card, row, *shape)
-        if room_bytes is not None and peak > room_bytes:
-            return joined_bytes(unlearnt(self.card), row, *shape)
-        return peak
+        if room_bytes is None or peak <= room_bytes:
+            return peak
+        peak = joined_bytes(unlearnt(self.card), row, *shape)
+        return min(peak, max(0, room_bytes)) if row.resumed_tokens else peak
 
     def without_bytes(
-        self, leaving: Collection[Holder], joining: Sequence[Row], then: Row | None, *, taught: bool
+        self, leaving: Collection[Holder], joining: Sequence[Row], then: Row | None, room_bytes: int | None
     ) -> int:
         """The peak once some have left and others have joined.
 
@@ -78,14 +80,17 @@ class BatchAccount:
             leaving: they hold nothing any more; the others are taken to be as far as they are now.
             joining: they come.
             then: one that joins after them.
-            taught: whether what the model's steps taught counts.
+            room_bytes: as for :meth:`joined_bytes`.
         """
         stay = [*(row for holder, row in self.rows.items() if holder not in leaving), *joining]
         real = self.extents if len(stay) == len(self.rows) else UNKNOWN
         if then is None:
             return self.foreseen_bytes(stay, real) if stay else 0
-        card = self.card if taught else unlearnt(self.card)
-        return joined_bytes(card, then, stay, self.chunk_tokens, self.prefill_rows, real)
+        if room_bytes is not None:
+            return BatchAccount(self.card, self.chunk_tokens, self.prefill_rows).joined_bytes(
+                then, room_bytes
+            )
+        return joined_bytes(self.card, then, stay, self.chunk_tokens, self.prefill_rows, real)
 
     def advance(self, holder: Holder, cached_tokens: int, max_tokens: int | None) -> None:
         """Note how far a holder has come, and how long its answer is now taken to become; as the ledger's."""

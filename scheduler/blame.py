@@ -100,6 +100,13 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
             estimated_bytes=need,
             limit_bytes=limit,
         )
+    if failure.fault is Fault.VICTIM:
+        times = meta.suspicions + failures
+        return ClientError(
+            "engine_timeout",
+            f"what others did stopped this job's engine {times} times ({failure.words})",
+            retry_after=retry_after,
+        )
     if failure.fault is Fault.GPU_TIMEOUT:
         return ClientError(
             "engine_timeout", f"the engine made no progress ({failure.words})", retry_after=retry_after

@@ -47,7 +47,10 @@ temperature, 5 with nucleus and penalties; and the last step's."""
 def fitted(card: ModelCard, row: Row) -> Row:
     """The row as the model's positions allow it: no more than they hold of prompt, then of answer."""
     prompt = max(1, min(row.prompt_tokens, card.context_tokens - 1))
-    return Row(prompt, max(1, min(row.max_tokens, card.context_tokens - prompt)))
+    longest = max(1, min(row.max_tokens, card.context_tokens - prompt))
+    return replace(
+        row, prompt_tokens=prompt, max_tokens=longest, resumed_tokens=min(row.resumed_tokens, prompt - 1)
+    )
 
 
 def chunk_bytes(card: ModelCard, tokens: int) -> float:

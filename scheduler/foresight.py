@@ -30,14 +30,18 @@ LATE_TOKENS: Final = 16
 class Row:
     """One job's place in a batch, in tokens.
 
-    ``cached_tokens`` of prompt and answer were computed already, at the moment that is asked about.
+    ``cached_tokens`` of prompt and answer were computed already, at the moment that is asked about. Of the prompt,
+    ``resumed_tokens`` are what earlier attempts made of the answer.
     """
 
     prompt_tokens: int
     max_tokens: int
     cached_tokens: int = 0
+    resumed_tokens: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.resumed_tokens < max(1, self.prompt_tokens):
+            raise ValueError(f"a row needs a prompt before what was made of its answer: {self}")
         if self.prompt_tokens < 1 or self.max_tokens < 1 or not 0 <= self.cached_tokens <= self.tokens:
             raise ValueError(f"a row needs a prompt and a token: {self}")
 
@@ -45,6 +49,11 @@ class Row:
     def tokens(self) -> int:
         """The longest it gets."""
         return self.prompt_tokens + self.max_tokens
+
+    @property
+    def submitted(self) -> Row:
+        """As it was before its first attempt: what decides whether it ever fits."""
+        return Row(self.prompt_tokens - self.resumed_tokens, self.max_tokens + self.resumed_tokens)
 
 
 Kind = Literal["prefill", "decode"]

@@ -149,10 +149,11 @@ class Ledger:
         """
         company = joining is not None or any(holder not in leaving for holder in self.holders)
         need = self.weights_bytes
+        room = None if company else self.budget_bytes - need
         for name, batch in self._batches.items():
             coming = [joining[1]] if joining is not None and joining[0] == name else []
             then = row if name == model else None
-            need += batch.without_bytes(leaving, coming, then, taught=company)
+            need += batch.without_bytes(leaving, coming, then, room)
         return need <= self._room(now_seconds, company=company)
 
     def _room(self, now_seconds: float, *, company: bool) -> float:

@@ -165,7 +165,8 @@ class JobRecord:
     def row(self) -> Row:
         """The job's place in a batch: what it has made of its answer is a part of the prompt."""
         made = self.meta.made_tokens
-        return Row(max(1, self.meta.prompt_tokens + made), max(1, self.meta.max_tokens - made))
+        prompt = max(1, self.meta.prompt_tokens)
+        return Row(prompt + made, max(1, self.meta.max_tokens - made), resumed_tokens=made)
 
     def overdue(self, now_seconds: float) -> bool:
         """Whether it waits longer than it was willing to."""

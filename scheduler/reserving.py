@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from scheduler.completions import Answers
@@ -34,9 +34,7 @@ class Reserving:
             answers: its model's completions.
             made_tokens: of its answer before this attempt, which its prompt holds; its answer goes on from them.
         """
-        return Row(
-            whole.prompt_tokens, self.answer_tokens(whole, answers, made_tokens, 0), whole.cached_tokens
-        )
+        return replace(whole, max_tokens=self.answer_tokens(whole, answers, made_tokens, 0))
 
     def answer_tokens(self, whole: Row, answers: Answers, made_tokens: int, written_tokens: int) -> int:
         """The same as the row's ``max_tokens``, of a job that has written so many in this attempt."""

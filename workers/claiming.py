@@ -150,7 +150,7 @@ class Claiming:
         """Claim a job and hold its memory; None where another was first."""
         candidate, row = choice.candidate, choice.row
         card = ledger.cards[candidate.model]
-        whole = Row(row.prompt_tokens, candidate.row.max_tokens)
+        whole = replace(row, max_tokens=candidate.row.max_tokens).submitted
         meta = replace(
             rec.meta,
             estimated_bytes=alone_bytes(card, whole, ledger.chunk_tokens),
@@ -233,9 +233,9 @@ class Claiming:
     def _refuse_hopeless(self, rec: JobRecord, ledger: Ledger) -> None:
         """End a job that no live worker could ever hold; leave it to a larger one where there is one."""
         others = [r.view() for r in self.lifecycle.takers(rec.meta.model, rec.meta.priority)]
-        if judge(others, rec.meta.model, rec.row).decision is Decision.NEVER_FITS:
+        if judge(others, rec.meta.model, rec.row.submitted).decision is Decision.NEVER_FITS:
             card = ledger.cards[rec.meta.model]
-            need = alone_bytes(card, fitted(card, rec.row), ledger.chunk_tokens)
+            need = alone_bytes(card, fitted(card, rec.row.submitted), ledger.chunk_tokens)
             error = never_fits(rec.id, need, ledger.budget_bytes)
             self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
 

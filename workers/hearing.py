@@ -191,9 +191,8 @@ class Hearing:
         ledger = self._desk.ledger
         assert ledger is not None
         so_far = len(held.tokens)
-        whole = Row(row.prompt_tokens + so_far, max(1, row.max_tokens - so_far))
-        card = ledger.cards[held.rec.meta.model]
-        need, resumed = (alone_bytes(card, each, ledger.chunk_tokens) for each in (row, whole))
+        whole = Row(row.prompt_tokens + so_far, max(1, row.max_tokens - so_far), resumed_tokens=so_far)
+        need = alone_bytes(ledger.cards[held.rec.meta.model], row, ledger.chunk_tokens)
         self._desk.tell_progress()
         fits = ledger.resize(held.holder, self._planning.sized(held, whole))
         meta = replace(
@@ -214,12 +213,15 @@ class Hearing:
             need > ledger.budget_bytes
         ):  # counted, it is refused at the next look, or left to a larger worker
             self._desk.put_back(held, "larger than this worker's budget")
-        elif resumed > ledger.budget_bytes or (
-            held.rec.envelope["request"].get("on_insufficient_memory") == "fail"
-        ):
-            message = f"insufficient memory now: the job needs {gib(resumed)}"
-            wait = self._desk.wait_seconds(held.rec)
-            self._desk.fail(held, ClientError("insufficient_memory", message, retry_after=wait))
+        elif not so_far and held.rec.envelope["request"].get("on_insufficient_memory") == "fail":
+            error = ClientError(
+                "insufficient_memory",
+                f"insufficient memory now: the job needs {gib(need)}",
+                retry_after=self._desk.wait_seconds(held.rec),
+                estimated_bytes=need,
+                limit_bytes=ledger.budget_bytes,
+            )
+            self._desk.fail(held, error)
         else:
             self._desk.put_back(held, "larger than estimated")
 

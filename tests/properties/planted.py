@@ -25,7 +25,7 @@ def fails(
     """
     broken = type("Broken", (machine,), planted)
     quick = settings(
-        max_examples=400,
+        max_examples=2000,
         stateful_step_count=steps,
         deadline=None,
         database=None,
