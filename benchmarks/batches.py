@@ -114,7 +114,7 @@ def run_case(
             rows = [_row(job) for job in running if job.key in {*batch.keys}]
             loop = next_loop(batch.card.caches, rows, batch.chunk_tokens, batch.prefill_rows, batch.extents)
             kv_foreseen = max(kv_foreseen, loop.steps[-1].cache_bytes)
-        batch.foresee()
+        batch.foresee(foreseen + before)
         batch.step(before + foreseen)
         step += 1
         peak, kv_peak = max(peak, batch.peak_bytes), max(kv_peak, batch.cache_bytes)

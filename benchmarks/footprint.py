@@ -38,9 +38,9 @@ from benchmarks.batches import JOINED, SHAPES, Case, run_case
 from benchmarks.random_models import write_random_model
 from workers import gauge
 from workers.batch import ModelBatch
+from workers.environment import engine_environment
 from workers.models import load_model
 from workers.probe import measure
-from workers.supervisor import engine_environment
 
 CHUNK_TOKENS: Final = 512
 PREFILL_ROWS: Final = 4

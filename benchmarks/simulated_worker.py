@@ -12,11 +12,12 @@ from typing import Final
 from benchmarks.simulation import PREFILL_ROWS, Engine, Machine, Request
 from scheduler.admission import Candidate, Limits, choose
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.completions import KEPT, Answers, Completion
 from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.preemption import Running, victims
 from workers.guard import Action, Load, check, youngest_of_lowest
 from workers.pace import Loops
@@ -237,7 +238,7 @@ class SimulatedWorker:
         while True:
             used = self._engine.used_bytes
             growth = self._engine.foresee() - used
-            if check(used, 0, growth, machine.budget_bytes, len(self._running)) is not Action.SHED:
+            if check(used, 0, growth, machine.budget_bytes, len(self._running), dropped=True) is Action.GO:
                 return
             loads = [
                 Load(name, fate.request.priority, fate.claimed_at, 0, 0)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from scheduler.backfill import Blocked, Promises, blocked, may_pass
+from scheduler.batch_account import Holder
+from scheduler.company import Company
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
@@ -34,8 +36,8 @@ class Candidate:
     counted: bool = True
     """Whether the row's prompt was counted; else it is an estimate."""
     passes: int = 0
-    alone: bool = False
-    """Whether it must share the engine with nobody."""
+    company_most: int | None = None
+    """Jobs that may run where it runs, itself counted; None: any number."""
     answer_tokens: int | None = None
     """How long its answer is taken to become; None: as long as it may."""
     arrived_at: float = 0.0
@@ -51,7 +53,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """An operator's bounds on claims."""
+    """Bounds on claims: an operator's, and those that running jobs set."""
 
     max_batch: int
     """Jobs that may run together."""
@@ -60,6 +62,13 @@ class Limits:
     prefill_ahead_seconds: float = math.inf
     """Prompts that are still to be computed, in seconds, beyond which none is claimed: it would wait in the engine,
     where no more urgent one can come before it. An interactive one is, while the engine computes it beside those."""
+    bounds: Mapping[Holder, int] = field(default_factory=dict)
+    """How much company the running jobs may have that may not have any."""
+
+    @property
+    def company(self) -> Company:
+        """How many jobs may run together."""
+        return Company(self.max_batch, self.bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,18 +123,19 @@ def choose(
         order = [] if owed else _urgent(classes, ledger)  # nobody passes whose turn it is at last
     left, passed, too_large = deque(order), list[str](), list[tuple[str, Row]]()
     wait: _Wait | None = None
-    full = len(ledger.holders) >= limits.max_batch
+    company = limits.company
+    full = len(ledger.holders) >= company.most()
     while left and len(too_large) < _MISSES_MOST:
         candidate = left.popleft()
         larger = ledger.holders and _larger(candidate, too_large)
-        row = None if full or larger else claimable_row(candidate, ledger, now_seconds)
+        row = None if full or larger else claimable_row(candidate, ledger, now_seconds, company)
         if row is not None and (wait is None or wait.lets(candidate, row)):
             behind = [] if candidate in owed else _heads_behind(classes, candidate, passed, ledger)
             choice = Choice(candidate, row, (*passed, *behind))
             return Look(choice, wait.job if wait else None, behind_prompts=behind_prompts)
         if hopeless(ledger, candidate):
             continue
-        if candidate.model in ledger.cards and not (candidate.alone or larger):  # alone, it may be small
+        if candidate.model in ledger.cards and not (larger or kept_out(candidate, ledger, company)):
             too_large.append((candidate.model, candidate.planned))
         if wait is None:
             wait = _Wait(candidate, ledger, now_seconds, limits, rates, promises)
@@ -185,15 +195,14 @@ class _Wait:
         """Whether another may start before it."""
         if self._rates is None:
             return True
-        how, model, most = self._how(self._rates), candidate.model, self._limits.max_batch
-        return may_pass(self._ledger, how, self._starts_at, model, row, self._rates, self._now, most)
+        how, model, company = self._how(self._rates), candidate.model, self._limits.company
+        return may_pass(self._ledger, how, self._starts_at, model, row, self._rates, self._now, company)
 
     def _how(self, rates: Rates) -> Blocked:
         if self._found is None:
-            job, most = self.job, self._limits.max_batch
-            self._found = blocked(
-                self._ledger, job.model, job.planned, rates, self._now, alone=job.alone, max_batch=most
-            )
+            job = self.job
+            first = job.model, job.planned, job.company_most
+            self._found = blocked(self._ledger, first, rates, self._now, self._limits.company)
         return self._found
 
 
@@ -231,9 +240,14 @@ def _larger(candidate: Candidate, too_large: Sequence[tuple[str, Row]]) -> bool:
     )
 
 
-def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float) -> Row | None:
+def kept_out(candidate: Candidate, ledger: Ledger, company: Company) -> bool:
+    """Whether too many jobs run for one more to join them, by its bound or by theirs."""
+    return len(ledger.holders) >= company.most(candidate.company_most)
+
+
+def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float, company: Company) -> Row | None:
     """The row that a job could be claimed with now, whoever waits before it; None where it does not fit."""
-    if candidate.model not in ledger.cards or (candidate.alone and ledger.holders):
+    if candidate.model not in ledger.cards or kept_out(candidate, ledger, company):
         return None
     if ledger.fits(candidate.model, candidate.planned, now_seconds):
         return candidate.planned

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
+from scheduler.batch_account import Holder
+from scheduler.company import Company
 from scheduler.forecast import Rates, seconds_left
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 
 _SLACK: Final = 1.5
 """Times what is foreseen that is promised: a prompt that is computed meanwhile lengthens every loop, and lengths
@@ -57,48 +59,47 @@ def endings(ledger: Ledger, rates: Rates) -> list[Ending]:
     return sorted(ended, key=lambda ending: ending.seconds)
 
 
+Joining: TypeAlias = tuple[str, Row, int | None]
+"""A job that would run: its model, its row, and how many jobs may run where it runs (None: any number)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blocked:
     """A job that does not fit now, and how it will.
 
     Args:
-        model, row: its own.
-        alone: whether it must have no company.
+        job: the one.
         leaving: those that will have ended by then.
         seconds: from now until they have, as foreseen now.
     """
 
-    model: str
-    row: Row
-    alone: bool
+    job: Joining
     leaving: tuple[Holder, ...]
     seconds: float
 
 
-def blocked(
-    ledger: Ledger, model: str, row: Row, rates: Rates, now_seconds: float, *, alone: bool, max_batch: int
-) -> Blocked:
+def blocked(ledger: Ledger, job: Joining, rates: Rates, now_seconds: float, company: Company) -> Blocked:
     """How a job that does not fit will come to fit: the fewest ends that are enough, soonest first.
 
     Args:
         ledger: the worker's account.
-        model, row: the job's.
+        job: the one.
         rates: the engine's.
         now_seconds: the clock that the ledger's recovery runs on.
-        alone: whether the job must have no company.
-        max_batch: jobs that may run together.
+        company: how many may run together.
     """
+    model, row, company_most = job
     ends = endings(ledger, rates)
     order = [ending.holder for ending in ends]
     most = len(order)
-    least = most if alone else max(0, most + 1 - max_batch)
+    least = max(0, most + 1 - company.most(company_most))
     while least < most:  # the more have left the better it fits
         middle = (least + most) // 2
         if ledger.fits_without(model, row, order[:middle], now_seconds):
             most = middle
         else:
             least = middle + 1
-    return Blocked(model, row, alone, tuple(order[:most]), ends[most - 1].seconds if most else 0.0)
+    return Blocked(job, tuple(order[:most]), ends[most - 1].seconds if most else 0.0)
 
 
 def may_pass(
@@ -109,7 +110,7 @@ def may_pass(
     row: Row,
     rates: Rates,
     now_seconds: float,
-    max_batch: int,
+    company: Company,
 ) -> bool:
     """Whether a job that fits now may start before one that does not: its start is not delayed by it.
 
@@ -117,10 +118,10 @@ def may_pass(
         ledger: the worker's account.
         first: the job that waits.
         starts_at: what it was promised.
-        model, row: those of the job that would pass.
+        model, row: those of the job that would pass; it may join those who run now.
         rates: the engine's.
         now_seconds: the promise's clock.
-        max_batch: jobs that may run together.
+        company: how many may run together.
     """
     held = ledger.holders
     seconds = seconds_left([*held.values(), row], rates, ledger.chunk_tokens, ledger.prefill_rows)
@@ -129,8 +130,8 @@ def may_pass(
         return False
     if now_seconds + seconds[-1] <= starts_at:
         return True
-    return (
-        not first.alone
-        and len(held) - len(first.leaving) + 2 <= max_batch
-        and ledger.fits_without(first.model, first.row, first.leaving, now_seconds, joining=(model, row))
+    first_model, first_row, first_most = first.job
+    together = len(held) - len(first.leaving) + 2
+    return together <= company.most(first_most) and ledger.fits_without(
+        first_model, first_row, first.leaving, now_seconds, joining=(model, row)
     )

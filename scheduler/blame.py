@@ -1,8 +1,10 @@
 """Whose fault a failed attempt was, and what becomes of its job. Pure.
 
-Together, nobody is to blame yet: every job goes on where it was, and after a death each is tried alone
-once, so that a job which kills engines is found by itself. Alone, it is that job: it is tried once
-more, then fails: out of memory as ``insufficient_memory``, anything else as ``worker_killed``.
+Together, nobody is to blame yet: every job goes on where it was, in the same company, and after each further
+failure in at most half of it. So a job that kills engines is alone after as many as the logarithm of its company
+(:data:`GROUP_FAILURES` and what halving takes), while those of the other halves run together. Alone, it is that
+job: it is tried once more, then fails: out of memory as ``insufficient_memory``, anything else as
+``worker_killed``.
 """
 
 from __future__ import annotations
@@ -17,8 +19,17 @@ from scheduler.record import Meta
 VICTIMS_MOST: Final = 8
 """Times that a job may be another's victim before that is taken for its own fault."""
 
-GROUP_RAISES: Final = 2
-"""Failures in company, by an exception, after which a job is tried alone."""
+GROUP_FAILURES: Final = 1
+"""Failures in company after which a job runs in the same company again: memory that ran out is cured by the lower
+budget, and a death by chance by another try."""
+
+
+class Blame(enum.StrEnum):
+    """Whom a fault is laid to."""
+
+    THE_JOB = "the job"
+    """That ran alone; of several together it is nobody's yet."""
+    SOMEBODY_ELSE = "somebody else"
 
 
 class Fault(enum.StrEnum):
@@ -30,6 +41,11 @@ class Fault(enum.StrEnum):
     VICTIM = "victim"
     GPU_TIMEOUT = "gpu_timeout"
     BUG = "bug"
+
+    @property
+    def blame(self) -> Blame:
+        """Whom it is laid to; a victim's is of another process, of an earlier job, or of whoever ended the engine."""
+        return Blame.SOMEBODY_ELSE if self is Fault.VICTIM else Blame.THE_JOB
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +79,18 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
     Returns:
         Its fields for the next attempt, or the error that it ends with.
     """
-    if failure.fault is Fault.VICTIM and meta.suspicions < VICTIMS_MOST:
+    if failure.fault.blame is Blame.SOMEBODY_ELSE and meta.suspicions < VICTIMS_MOST:
         return replace(meta, suspicions=meta.suspicions + 1)
     if failure.company > 1:
-        suspicions = meta.suspicions + 1
-        alone = failure.died or suspicions >= GROUP_RAISES
-        return replace(meta, suspicions=suspicions, alone=alone)
+        again = replace(meta, suspicions=meta.suspicions + 1)
+        return again if meta.suspicions < GROUP_FAILURES else _halved(again, failure.company)
     if failure.fault is Fault.BUFFER_TOO_LARGE:
         need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
         message = "this job needs a buffer larger than the device takes"
         return ClientError("memory_never_fits", message, estimated_bytes=need, limit_bytes=limit)
     failures = meta.failures + 1
     if failures < max_attempts:
-        return replace(meta, failures=failures, alone=True)
+        return replace(meta, failures=failures, company_most=1)
     need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
     if failure.memory:
         return ClientError(
@@ -92,3 +107,9 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
     if failure.died:
         return ClientError("worker_killed", f"the job ended its engine {failures} times ({failure.words})")
     return ClientError("internal_error", f"generation failed {failures} times ({failure.words})")
+
+
+def _halved(meta: Meta, company: int) -> Meta:
+    """A job that runs, from now on, in half of the company in which it failed, and never in more than before."""
+    half = max(1, company // 2)
+    return replace(meta, company_most=half if meta.company_most is None else min(half, meta.company_most))

@@ -17,12 +17,12 @@ from rq.job import Job, JobStatus
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
+from scheduler.batch_account import Holder
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.events import Kind, LoggedEvent, events_key, parse_events, read_events
 from scheduler.fleet import is_alive
 from scheduler.histories import completion_of, completion_swap
 from scheduler.job import Lease, State
-from scheduler.ledger import Holder
 from scheduler.queue import JobQueue
 from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome, is_ours, read_envelope
 from scheduler.swap import Swap

@@ -1,30 +1,19 @@
 """A worker's memory account: weights + reserved + cache + headroom = budget, always.
 
-The ledger keeps who shares a batch and how far each has come; what a batch still takes is foreseen when a
-job joins it. A job's reservation is its even share of that peak, so that they always add up to what the
-batch can take. Between joins a reservation falls; it rises, as far as there is room, where a prompt goes whose
-place those behind it take sooner, where an answer becomes longer than it was taken to be, and where a model's
-steps teach that they take more.
+The ledger keeps who shares a batch and how far each has come; what a batch still takes is foreseen when a job joins it
+(:mod:`scheduler.batch_account`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from scheduler.batch_account import BatchAccount, Holder
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
-from scheduler.footprint import batch_bytes, joined_bytes, unlearnt
-from scheduler.foresight import UNKNOWN, Extents, Row
+from scheduler.foresight import Extents, Row
 from scheduler.pressure import Pressure
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a reservation: a job and its attempt."""
-
-    job_id: str
-    attempt: int
 
 
 @dataclass(slots=True)
@@ -35,24 +24,20 @@ class Ledger:
         budget_bytes: what the worker may use.
         chunk_tokens: the engine's prefill chunk.
         prefill_rows: how many prompts the engine computes together.
-        reading_bytes: what the host can give just now; less than the budget, it keeps jobs from joining
-            others, but never keeps one from running alone.
-        pressure: what running out of memory left.
+        pressure: what running out of memory left, and what the host can give just now: either keeps jobs from
+            joining others, but never one from running alone.
     """
 
     budget_bytes: int
     chunk_tokens: int
     prefill_rows: int
-    reading_bytes: int | None = None
     pressure: Pressure = field(default_factory=Pressure)
     cache_bytes: int = 0
-    _cards: dict[str, ModelCard] = field(default_factory=dict)
-    _rows: dict[str, dict[Holder, Row]] = field(default_factory=dict)
-    _peaks: dict[str, int] = field(default_factory=dict)
-    _extents: dict[str, Extents] = field(default_factory=dict)
+    _batches: dict[str, BatchAccount] = field(default_factory=dict)
     _expected: dict[str, int] = field(default_factory=dict)
-    _grown: set[str] = field(default_factory=set)
     _urgent: set[Holder] = field(default_factory=set)
+
+    # Models
 
     def expect(self, model: str, weights_bytes: int) -> None:
         """Count the weights of a model that is being loaded."""
@@ -66,8 +51,8 @@ class Ledger:
     def admit_model(self, card: ModelCard) -> None:
         """Count a model's weights from now on."""
         self.expect_no_more(card.model)
-        self._cards[card.model] = card
-        self._rows.setdefault(card.model, {})
+        fresh = BatchAccount(card, self.chunk_tokens, self.prefill_rows)
+        self._batches.setdefault(card.model, fresh).card = card
         self._shrink_cache()
 
     def drop_model(self, model: str) -> None:
@@ -76,33 +61,33 @@ class Ledger:
         Raises:
             TransitionRefused: jobs still hold memory there.
         """
-        if self._rows.get(model):
-            raise TransitionRefused(f"{model} holds {len(self._rows[model])} jobs")
-        self._cards.pop(model, None)
-        self._rows.pop(model, None)
-        self._peaks.pop(model, None)
-        self._extents.pop(model, None)
+        if held := self.rows(model):
+            raise TransitionRefused(f"{model} holds {len(held)} jobs")
+        self._batches.pop(model, None)
 
     def learn(self, card: ModelCard) -> None:
         """Take what a resident model's own steps taught; what is held may rise by it, and falls with time."""
-        if card.model in self._cards:
-            self._cards[card.model] = card
-            self._settle(card.model, more=True)
+        if card.model in self._batches:
+            self._batches[card.model].card = card
+            self._settle(self._batches[card.model], more=True)
 
     @property
     def cards(self) -> Mapping[str, ModelCard]:
         """The resident models."""
-        return self._cards
+        return {model: batch.card for model, batch in self._batches.items()}
+
+    # What is held
 
     @property
     def weights_bytes(self) -> int:
         """Bytes of every resident model's weights, and of those that are being loaded."""
-        return sum(card.weights_bytes for card in self._cards.values()) + sum(self._expected.values())
+        resident = sum(batch.card.weights_bytes for batch in self._batches.values())
+        return resident + sum(self._expected.values())
 
     @property
     def reserved_bytes(self) -> int:
         """Bytes that the jobs now held can come to need."""
-        return sum(self._peaks.values())
+        return sum(batch.peak_bytes for batch in self._batches.values())
 
     @property
     def headroom_bytes(self) -> int:
@@ -112,7 +97,7 @@ class Ledger:
     @property
     def holders(self) -> Mapping[Holder, Row]:
         """Everything held."""
-        return {holder: row for rows in self._rows.values() for holder, row in rows.items()}
+        return {holder: row for batch in self._batches.values() for holder, row in batch.rows.items()}
 
     @property
     def prompts(self) -> Mapping[Holder, bool]:
@@ -122,30 +107,24 @@ class Ledger:
 
     def rows(self, model: str) -> Mapping[Holder, Row]:
         """What is held of one model."""
-        return self._rows.get(model, {})
+        return self._batches[model].rows if model in self._batches else {}
 
     def share_bytes(self, holder: Holder) -> int:
         """One holder's reservation: its even share of its batch's peak; 0 where it holds none."""
-        for model, rows in self._rows.items():
-            if holder in rows:
-                return -(-self._peaks[model] // len(rows))
-        return 0
+        batch = self._batch_of(holder)
+        return -(-batch.peak_bytes // len(batch.rows)) if batch else 0
+
+    # Whether there is room
 
     def marginal_bytes(self, model: str, row: Row) -> int:
         """What one more row in its model's batch adds to the reservations; below 0 where time has freed more."""
-        return self._joined_bytes(model, row) - self._peaks.get(model, 0)
+        batch = self._batches[model]
+        return batch.joined_bytes(row, self._alone_bytes) - batch.peak_bytes
 
-    def _joined_bytes(self, model: str, row: Row) -> int:
-        """A batch's peak with one more row; where nothing else is held, no more than :func:`alone_bytes` has it.
-
-        Alone a job is held by what its model's steps taught as far as there is room, but never kept from running by it.
-        """
-        card, batch = self._cards[model], self._batch(model)
-        peak = joined_bytes(card, row, *batch)
-        room = self.budget_bytes - self.weights_bytes
-        if not self.holders and peak > room:
-            return joined_bytes(unlearnt(card), row, *batch)
-        return peak
+    @property
+    def _alone_bytes(self) -> int | None:
+        """What a job may take that would be alone here; None where others are."""
+        return None if self.holders else self.budget_bytes - self.weights_bytes
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
@@ -168,26 +147,19 @@ class Ledger:
             now_seconds: as for :meth:`fits`.
             joining: another job's model and row, beside which it would have to fit.
         """
-        need, company = self.weights_bytes, joining is not None
-        for name, held in self._rows.items():
-            stay = [each for holder, each in held.items() if holder not in leaving]
-            company = company or bool(stay)
-            stay += [joining[1]] if joining is not None and joining[0] == name else []
-            real = UNKNOWN if len(stay) != len(held) else self._extents.get(name, UNKNOWN)
-            batch = (self.chunk_tokens, self.prefill_rows, real)
-            if name == model:
-                card = self._cards[name]
-                need += joined_bytes(card if company or stay else unlearnt(card), row, stay, *batch)
-            elif stay:
-                need += batch_bytes(self._cards[name], stay, *batch)
+        company = joining is not None or any(holder not in leaving for holder in self.holders)
+        need = self.weights_bytes
+        for name, batch in self._batches.items():
+            coming = [joining[1]] if joining is not None and joining[0] == name else []
+            then = row if name == model else None
+            need += batch.without_bytes(leaving, coming, then, taught=company)
         return need <= self._room(now_seconds, company=company)
 
     def _room(self, now_seconds: float, *, company: bool) -> float:
         """What may be held: all of the budget by a job alone, in company what the host can give, and no pressure."""
-        if not company:
-            return self.budget_bytes
-        room = self.budget_bytes if self.reading_bytes is None else min(self.budget_bytes, self.reading_bytes)
-        return room * self.working_share(now_seconds)
+        return self.pressure.room_bytes(self.budget_bytes, now_seconds) if company else self.budget_bytes
+
+    # Who comes and goes
 
     def reserve(self, holder: Holder, model: str, row: Row, *, urgent: bool = False) -> None:
         """Hold memory for a job, evicting reclaimable cache from the account where needed.
@@ -199,7 +171,7 @@ class Ledger:
         Raises:
             TransitionRefused: it is held already, its model is not resident, or it does not fit.
         """
-        if model not in self._cards:
+        if model not in self._batches:
             raise TransitionRefused(f"{model} is not resident")
         if holder in self.holders:
             raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds a reservation already")
@@ -207,39 +179,40 @@ class Ledger:
         free = self.budget_bytes - self.weights_bytes - self.reserved_bytes
         if need > free:
             raise TransitionRefused(f"{holder.job_id} needs {need:,} bytes; {free:,} are free")
-        self._peaks[model] = self._peaks.get(model, 0) + need
-        self._rows[model][holder] = row
+        batch = self._batches[model]
+        batch.peak_bytes += need
+        batch.rows[holder] = row
         if urgent:
             self._urgent.add(holder)
         self._shrink_cache()
 
     def resize(self, holder: Holder, row: Row) -> bool:
         """Replace a holder's row by its exact one; False, and nothing changed, where that does not fit."""
-        for model, rows in self._rows.items():
-            if holder in rows:
-                before = rows.pop(holder)
-                peak = self._joined_bytes(model, row)
-                fits = (
-                    self.weights_bytes + self.reserved_bytes - self._peaks[model] + peak <= self.budget_bytes
-                )
-                rows[holder] = row if fits else before
-                if not fits:
-                    return False
-                self._peaks[model] = peak
-                self._shrink_cache()
-                return True
-        raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds nothing")
+        batch = self._batch_of(holder)
+        if batch is None:
+            raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds nothing")
+        before = batch.rows.pop(holder)
+        peak = batch.joined_bytes(row, self._alone_bytes)
+        others = self.weights_bytes + self.reserved_bytes - batch.peak_bytes
+        fits = others + peak <= self.budget_bytes
+        batch.rows[holder] = row if fits else before
+        if fits:
+            batch.peak_bytes = peak
+            self._shrink_cache()
+        return fits
 
     def release(self, holder: Holder) -> None:
         """Let go; a late release from another attempt frees nothing.
 
         Where a prompt goes, those behind it come sooner, beside rows that would have ended: then more may be needed.
         """
-        for model, rows in self._rows.items():
-            row = rows.pop(holder, None)
-            if row is not None:
-                self._urgent.discard(holder)
-                self._settle(model, more=row.cached_tokens < row.prompt_tokens)
+        batch = self._batch_of(holder)
+        if batch is not None:
+            row = batch.rows.pop(holder)
+            self._urgent.discard(holder)
+            self._settle(batch, more=row.cached_tokens < row.prompt_tokens)
+
+    # How far they are
 
     def advance(self, holder: Holder, cached_tokens: int, max_tokens: int | None = None) -> None:
         """Note how many tokens of its prompt and answer a holder has computed.
@@ -250,50 +223,32 @@ class Ledger:
             max_tokens: how long its answer is now taken to become; where that is more than before, the batch's
                 reservation rises by :meth:`settle` as far as there is room, and beyond that there is the guard.
         """
-        for model, rows in self._rows.items():
-            if holder in rows:
-                row = rows[holder]
-                longest = row.max_tokens if max_tokens is None else max_tokens
-                if longest > row.max_tokens:
-                    self._grown.add(model)
-                cached = min(row.prompt_tokens + longest, cached_tokens)
-                rows[holder] = replace(row, max_tokens=longest, cached_tokens=cached)
+        batch = self._batch_of(holder)
+        if batch is not None:
+            batch.advance(holder, cached_tokens, max_tokens)
 
     def reach(self, model: str, real: Extents) -> None:
         """Note how the caches are in the engine, of rows as far as they are noted."""
-        if model in self._cards:
-            self._extents[model] = real
+        if model in self._batches:
+            self._batches[model].extents = real
 
     def settle(self) -> None:
         """Give back what the jobs in hand will not come to need; hold more where their answers became longer."""
-        for model in self._rows:
-            self._settle(model, more=model in self._grown)
-        self._grown.clear()
+        for batch in self._batches.values():
+            self._settle(batch, more=batch.grown)
+            batch.grown = False
 
-    def _settle(self, model: str, *, more: bool = False) -> None:
+    def _settle(self, batch: BatchAccount, *, more: bool) -> None:
         """Reserve what is foreseen where that is less; with ``more`` where it is more too, as far as there is room."""
-        if model not in self._peaks:
-            return
-        before, foreseen = self._peaks[model], batch_bytes(self._cards[model], *self._batch(model))
-        if foreseen and not self._up_to_date(model):
-            foreseen = max(before, foreseen)
-        room = max(0, self.headroom_bytes + self.cache_bytes) if more else 0
-        self._peaks[model] = min(foreseen, before + room)
+        batch.settle(max(0, self.headroom_bytes + self.cache_bytes) if more else 0)
         self._shrink_cache()
 
     @property
     def told(self) -> bool:
         """Whether the engine has told its caches since rows went last: before, what they give back is not known."""
-        return all(map(self._up_to_date, self._rows))
+        return all(batch.told for batch in self._batches.values())
 
-    def _up_to_date(self, model: str) -> bool:
-        if not self._rows[model]:
-            return True  # of an empty batch nothing is told
-        cached = [row for row in self._rows[model].values() if row.cached_tokens]
-        decoding = sum(row.cached_tokens >= row.prompt_tokens for row in cached)
-        real = self._extents.get(model, UNKNOWN)
-        rows = [extent.rows if extent else 0 for extent in real]
-        return real is UNKNOWN or rows == [len(cached) - decoding, decoding]
+    # Beside the jobs
 
     def note_cache(self, cache_bytes: int) -> None:
         """Take the engine's count of reclaimable bytes, at most what the account leaves for it."""
@@ -308,10 +263,8 @@ class Ledger:
         """Memory ran out in spite of the account: admit less for a while."""
         self.pressure.ran_out(now_seconds)
 
-    def _batch(self, model: str) -> tuple[list[Row], int, int, Extents]:
-        """What shares a model's batch, and how it is computed."""
-        rows = [*self._rows.get(model, {}).values()]
-        return rows, self.chunk_tokens, self.prefill_rows, self._extents.get(model, UNKNOWN)
+    def _batch_of(self, holder: Holder) -> BatchAccount | None:
+        return next((batch for batch in self._batches.values() if holder in batch.rows), None)
 
     def _shrink_cache(self) -> None:
         room = self.budget_bytes - self.weights_bytes - self.reserved_bytes

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from scheduler.admission import Candidate
+from scheduler.batch_account import Holder
+from scheduler.company import Company
 from scheduler.forecast import Rates
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 
 INTERACTIVE: Final = PRIORITIES[0]
 BATCH: Final = PRIORITIES[-1]
@@ -27,6 +29,8 @@ class Running:
     claimed_at: float
     preemptions: int
     """How often it was preempted before."""
+    company_most: int | None = None
+    """Jobs that may run where it runs; None: any number."""
 
 
 def victims(
@@ -58,17 +62,25 @@ def victims(
     Returns:
         Their holders; none where the job is not interactive, or would not fit all the same.
     """
-    if rates is None or urgent.priority != INTERACTIVE or urgent.model not in ledger.cards or urgent.alone:
+    if rates is None or urgent.priority != INTERACTIVE or urgent.model not in ledger.cards:
         return ()
+    if urgent.company_most is not None:  # for a place in so little company, many would have to go
+        return ()
+    bounds = {each.holder: each.company_most for each in running if each.company_most is not None}
+    company = Company(max_batch, bounds)
+
+    def starts_without(leaving: tuple[Holder, ...]) -> bool:
+        room = len(ledger.holders) - len(leaving) < company.most()
+        return room and ledger.fits_without(urgent.model, urgent.planned, leaving, now_seconds)
+
     able = [each for each in running if each.priority == BATCH and each.preemptions < max_preemptions]
     youngest = sorted(able, key=lambda each: each.claimed_at, reverse=True)
     for count in range(1, len(youngest) + 1):
         leaving = tuple(each.holder for each in youngest[:count])
-        room = len(ledger.holders) - count < max_batch
-        if room and ledger.fits_without(urgent.model, urgent.planned, leaving, now_seconds):
+        if starts_without(leaving):
             for holder in leaving[:-1]:  # a later one may give back enough without it
                 fewer = tuple(each for each in leaving if each != holder)
-                if ledger.fits_without(urgent.model, urgent.planned, fewer, now_seconds):
+                if starts_without(fewer):
                     leaving = fewer
             lost = sum(ledger.holders[holder].cached_tokens for holder in leaving)
             spared = starts_at - now_seconds

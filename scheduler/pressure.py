@@ -1,4 +1,4 @@
-"""How much of its budget a worker uses after memory ran out in spite of the account. Pure: the clock is an argument."""
+"""How much of its budget a worker uses: less after memory ran out, and while the host gives less. Pure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,36 @@ FLOOR: Final = 0.5
 """The least share of the budget that running out may leave."""
 
 
+READING_SECONDS: Final = 30.0
+"""How long what was read of the host counts: no old reading keeps anybody out."""
+
+
 @dataclass(slots=True)
 class Pressure:
-    """How much of the budget is in use since memory last ran out; it outlives engines, and never latches."""
+    """What keeps jobs from joining others; it outlives engines, and never latches. Clocks may be set back."""
 
     share: float = 1.0
     lowered_at: float = 0.0
+    reading_bytes: int | None = None
+    read_at: float = 0.0
 
     def at(self, now_seconds: float) -> float:
-        """The share: it recovers with time."""
-        self.lowered_at = min(self.lowered_at, now_seconds)  # a clock may be set back
+        """The share of the budget that is in use since memory last ran out: it recovers with time."""
+        self.lowered_at = min(self.lowered_at, now_seconds)
         return min(1.0, self.share + (now_seconds - self.lowered_at) * RECOVERY_PER_SECOND)
 
     def ran_out(self, now_seconds: float) -> None:
         """Memory ran out in spite of the account: admit less for a while."""
         self.share = max(FLOOR, self.at(now_seconds) * DECREASE)
         self.lowered_at = now_seconds
+
+    def read(self, reading_bytes: int, now_seconds: float) -> None:
+        """Take what the host can give just now."""
+        self.reading_bytes, self.read_at = reading_bytes, now_seconds
+
+    def room_bytes(self, budget_bytes: int, now_seconds: float) -> float:
+        """What jobs that share a worker may hold together of its budget."""
+        self.read_at = min(self.read_at, now_seconds)
+        if self.reading_bytes is not None and now_seconds - self.read_at < READING_SECONDS:
+            budget_bytes = min(budget_bytes, self.reading_bytes)
+        return budget_bytes * self.at(now_seconds)

@@ -71,8 +71,8 @@ class Meta:
     """Attempts that ended badly while the job ran alone, and so by its own fault."""
     suspicions: int = 0
     """Attempts that ended badly in company."""
-    alone: bool = False
-    """Whether the next attempt shares its engine with nobody, so that blame is certain."""
+    company_most: int | None = None
+    """Jobs that may run where it runs, itself counted; 1: alone, so that blame is certain; None: any number."""
     estimated_bytes: int | None = None
     reserved_bytes: int = 0
     peak_bytes: int | None = None
@@ -110,6 +110,8 @@ class Meta:
             raise ValueError(f"no class {meta.priority!r}")
         if not OWNER.fullmatch(meta.owner):
             raise ValueError(f"no owner {meta.owner[:32]!r}")
+        if meta.company_most is not None:
+            meta = replace(meta, company_most=max(1, meta.company_most))
         return meta
 
     def dump(self) -> bytes:

@@ -45,7 +45,7 @@ def step_aside(
     due = choice.candidate
     own = next(jobs for jobs in classes if due in jobs)
     for behind in own[own.index(due) + 1 :][:steps]:
-        row = claimable_row(behind, ledger, now_seconds)
+        row = claimable_row(behind, ledger, now_seconds, limits.company)
         if row is None or choice.candidate.passes >= limits.max_passes:
             break
         choice = Choice(behind, row, (*choice.passed, choice.candidate.job_id))

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from redis import Redis
 
@@ -14,6 +15,14 @@ from tests.key_leaks import leaks
 from tests.valkey import valkey
 
 MODEL = "test-model"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of real Metal run where there is one."""
+    if not mx.metal.is_available():
+        for item in items:
+            if item.get_closest_marker("metal"):
+                item.add_marker(pytest.mark.skip(reason="there is no Metal here"))
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from scheduler.card import ModelCard
 from scheduler.foresight import UNKNOWN, Extents, Kind
 from scheduler.learning import Margins
 from workers.caches import extent_of, flat, is_state, make_whole
-from workers.engine_job import JobStep, RunningJob, logprob_entry
+from workers.engine_job import JobStep, RunningJob, ended, logprob_entry
 from workers.gauge import one_at_a_time
-from workers.guard import Foreseen, Load, foresee
+from workers.guard import Foreseen, Load, foresee, within
 from workers.models import LoadedModel
 from workers.sampling import make_processors, make_sampler
 from workers.text import Piece
@@ -94,9 +94,7 @@ class ModelBatch:
         stopped = job.text.feed(job.so_far).stopped
         remaining = job.max_tokens - len(job.so_far)
         if stopped or remaining <= 0:
-            return self._end(
-                job, JobStep(job.key, []), "stop" if stopped else "length", Piece(stopped=stopped)
-            )
+            return ended(job, JobStep(job.key, []), "stop" if stopped else "length", Piece(stopped=stopped))
         if self._generator is None:
             self._generator = BatchGenerator(
                 self.loaded.model,
@@ -159,9 +157,17 @@ class ModelBatch:
             mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
         return steps
 
-    def foresee(self) -> int:
-        """What the next step can add to what is in use, in bytes."""
-        self._foreseen = foresee(self.card, self.loads, self.chunk_tokens, self.prefill_rows, self.extents)
+    def foresee(self, room_bytes: int) -> int:
+        """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
+        loads, real = self.loads, self.extents
+        chunk, self._foreseen = within(
+            room_bytes,
+            self.chunk_tokens,
+            lambda tokens: foresee(self.card, loads, tokens, self.prefill_rows, real),
+        )
+        if self._generator is not None:
+            for part in (self._generator, self._parts[0]):
+                part.prefill_step_size = chunk  # both read it at every loop
         return self._foreseen.growth_bytes
 
     @property
@@ -269,29 +275,7 @@ class ModelBatch:
             if response.finish_reason is None:
                 self._forget(job)
             self._by_uid.pop(response.uid, None)
-            return self._end(job, step, "stop" if piece.stopped else response.finish_reason, piece)
-        return step
-
-    def _end(self, job: RunningJob, step: JobStep, reason: str, piece: Piece) -> JobStep:
-        if not piece.stopped:
-            rest = job.text.finish()
-            step.text += rest.text
-            step.reasoning += rest.reasoning
-            reason = "stop" if rest.stopped else reason
-        calls, refused = job.text.tool_calls(job.request.tools)
-        step.text += refused
-        result: dict[str, Any] = {"text": job.text.text, "finish_reason": "tool_calls" if calls else reason}
-        if job.text.reasoning:
-            result["reasoning"] = job.text.reasoning
-        if calls:
-            result["tool_calls"] = calls
-        prompt, completion = len(job.prompt), job.completion_tokens
-        result["usage"] = {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-        }
-        step.result, step.peak_bytes = result, job.peak_bytes
+            return ended(job, step, "stop" if piece.stopped else response.finish_reason, piece)
         return step
 
     def _forget(self, job: RunningJob) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
 
-from scheduler.admission import Candidate, Choice, Limits, choose, claimable_row, hopeless
+from scheduler.admission import Candidate, Choice, Limits, choose, claimable_row, hopeless, kept_out
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.holding import Before, Held, Holding
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running, victims
 from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
@@ -64,29 +65,32 @@ class Claiming:
         """The worker's settings."""
         return self.lifecycle.settings
 
-    @property
-    def limits(self) -> Limits:
-        """The operator's bounds on claims."""
-        return Limits(self.settings.max_batch, self.settings.max_passes, self.settings.prefill_ahead)
+    def limits(self, bounds: Mapping[Holder, int] | None) -> Limits:
+        """The bounds on claims: the operator's, and those that running jobs set to their company."""
+        known = self.settings
+        return Limits(known.max_batch, known.max_passes, known.prefill_ahead, bounds or {})
 
-    def claim(self, ledger: Ledger, rates: Rates | None) -> Held | None:
+    def claim(
+        self, ledger: Ledger, rates: Rates | None, bounds: Mapping[Holder, int] | None = None
+    ) -> Held | None:
         """Take the next job that fits, its memory reserved; None where none does.
 
         Args:
             ledger: the worker's account.
             rates: its engine's; None before anything was measured.
+            bounds: how much company the running jobs may have that may not have any; None where none is bound.
         """
-        beaten = 0
+        beaten, limits = 0, self.limits(bounds)
         for tries in range(_LOOKS * self.settings.claim_lookahead):
             classes = self._candidates(ledger)
             heads = [[candidate for candidate, _ in jobs] for jobs in classes]
-            look = choose(heads, ledger, self.clock(), self.limits, rates, self.promises)
+            look = choose(heads, ledger, self.clock(), limits, rates, self.promises)
             self._blocked, self.behind_prompts = look.first_blocked, look.behind_prompts
             steps = random.randrange(places(beaten))  # noqa: S311 - not for secrets
-            choice = step_aside(look, heads, ledger, self.clock(), self.limits, steps)
+            choice = step_aside(look, heads, ledger, self.clock(), limits, steps)
             if choice is None:
-                full = look.behind_prompts or len(ledger.holders) >= self.settings.max_batch
-                if not full and self._make_room([each for jobs in heads for each in jobs], ledger):
+                full = look.behind_prompts or len(ledger.holders) >= limits.company.most()
+                if not full and self._make_room([each for jobs in heads for each in jobs], ledger, limits):
                     continue
                 return None
             rec = next(rec for jobs in classes for each, rec in jobs if each is choice.candidate)
@@ -117,10 +121,10 @@ class Claiming:
             max_preemptions=self.settings.max_preemptions,
         )
 
-    def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger) -> bool:
+    def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger, limits: Limits) -> bool:
         """Unload idle models for the first job that memory keeps waiting, where that lets it run."""
         first = next((candidate for candidate in candidates if candidate.model in ledger.cards), None)
-        if first is None or (first.alone and ledger.holders):
+        if first is None or kept_out(first, ledger, limits.company):
             return False
         row = first.planned if first.counted or ledger.holders else Row(1, first.planned.max_tokens)
         return self.residency.make_room(first.model, ledger.marginal_bytes(first.model, row), ledger)
@@ -129,10 +133,10 @@ class Claiming:
         """One certain job, alone; None where another has it, or it ended because it never fits."""
         if not self._claimable(rec, ledger):
             return None
-        candidate = self._candidate(rec, ledger)
-        row = claimable_row(candidate, ledger, self.clock()) if not ledger.holders else None
-        if row is None and not ledger.holders and self._make_room([candidate], ledger):
-            row = claimable_row(candidate, ledger, self.clock())
+        candidate, limits = self._candidate(rec, ledger), self.limits(None)
+        row = claimable_row(candidate, ledger, self.clock(), limits.company) if not ledger.holders else None
+        if row is None and not ledger.holders and self._make_room([candidate], ledger, limits):
+            row = claimable_row(candidate, ledger, self.clock(), limits.company)
         return self._reserved(rec, Choice(candidate, row), ledger) if row else None
 
     def load(self, rec: JobRecord, ledger: Ledger) -> None:
@@ -245,7 +249,7 @@ class Claiming:
             row,
             counted=meta.counted,
             passes=passes,
-            alone=meta.alone,
+            company_most=meta.company_most,
             answer_tokens=self.planning.waiting(rec, row),
             arrived_at=rec.created_at,
             priority=meta.priority,

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import structlog
 
+from scheduler.batch_account import Holder
 from scheduler.blame import Failure, judge_failure
 from scheduler.door import wanted
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.preemption import Running
 from scheduler.record import JobRecord, Meta, Outcome
@@ -65,9 +66,14 @@ class Desk:
         """Whether to go on waiting for a store that does not answer."""
 
     @property
+    def bounds(self) -> dict[Holder, int]:
+        """How much company the running jobs may have that may not have any."""
+        return {held.holder: most for held in self.running.values() if (most := held.rec.meta.company_most)}
+
+    @property
     def lonely(self) -> bool:
-        """Whether a job runs that must have no company."""
-        return any(held.rec.meta.alone for held in self.running.values())
+        """Whether a job runs that must have no company: neither another job nor a model that is loaded."""
+        return 1 in self.bounds.values()
 
     def take(self, held: Held) -> Held:
         """Hold a job that was just claimed."""
@@ -119,10 +125,8 @@ class Desk:
     @property
     def preemptible(self) -> list[Running]:
         """Everything in hand, as preemption weighs it."""
-        return [
-            Running(held.holder, held.rec.meta.priority, held.claimed_at, held.rec.meta.preemptions)
-            for held in self.running.values()
-        ]
+        every = ((held, held.rec.meta) for held in self.running.values())
+        return [Running(h.holder, m.priority, h.claimed_at, m.preemptions, m.company_most) for h, m in every]
 
     def preempt(self, holders: Iterable[Holder]) -> None:
         """Put jobs back to wait for a more urgent one."""

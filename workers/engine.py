@@ -24,6 +24,7 @@ from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from scheduler.foresight import Extents
 from workers import gauge
 from workers.batch import ModelBatch
+from workers.budget import Budget
 from workers.engine_job import JobStep, RunningJob, make_job, packed
 from workers.guard import Action, check, youngest_of_lowest
 from workers.kept_cards import card_for, keep_card
@@ -32,6 +33,7 @@ from workers.wire import Message, Receiver, Sender, WireBroken
 
 _CACHE_SHARE: Final = 16
 _CACHE_MOST: Final = 1 << 30
+_MUCH: Final = 32
 
 
 class Engine:
@@ -45,10 +47,8 @@ class Engine:
         self._send = send
         self._batches: dict[str, ModelBatch] = {}
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
-        self._budget_bytes = 0
-        self._setting: int | None = None
+        self._budget = Budget(None)
         self._cache_limit: int | None = None
-        self._share_bytes: int | None = None
         self._shape: dict[str, int] = {}
         self._cards_folder = Path()
         self._device = ""
@@ -81,6 +81,8 @@ class Engine:
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
         began = time.monotonic()
+        if (reading := self._budget.refresh(began)) is not None:
+            self._send({"kind": "measured", "memory": _memory(), **reading})
         steps: list[JobStep] = []
         computed: dict[str, int] = {}
         extents: dict[str, Extents] = {}
@@ -92,7 +94,7 @@ class Engine:
             try:
                 if self._guard(batch):
                     weights = sum(other.loaded.weights_bytes for other in self._batches.values())
-                    steps += batch.step(self._budget_bytes, weights)
+                    steps += batch.step(self._budget.now_bytes, weights)
                     computed |= batch.computed
                     peak = max(peak, batch.peak_bytes)
                     if (changed := batch.told_extents()) is not None:
@@ -117,31 +119,22 @@ class Engine:
                     self._send({"kind": "learnt", "card": batch.card.to_json()})
 
     def _configure(self, message: Message) -> None:
-        self._setting, self._cache_limit = message["memory_budget"], message["cache_limit"]
+        self._device = gauge.device_name()
+        self._budget = Budget(message["memory_budget"], own_memory=not self._device.startswith("cuda"))
+        self._cache_limit = message["cache_limit"]
         self._shape = {name: message[name] for name in ("chunk_tokens", "prefill_rows", "max_batch")}
-        self._cards_folder, self._device = Path(message["cards_folder"]), gauge.device_name()
+        self._cards_folder = Path(message["cards_folder"])
         self._send({"kind": "host", "pools": gauge.read_pools()})
 
     def _take_share(self, share_bytes: int) -> None:
         """Begin, with what the host's other workers leave; once."""
-        if self._share_bytes is not None:
+        if self._budget.share_bytes is not None:
             return
-        self._share_bytes = share_bytes
-        reading = self._read_host()
-        usual = min(_CACHE_MOST, self._budget_bytes // _CACHE_SHARE)
+        self._budget.share_bytes = share_bytes
+        reading = self._budget.read(time.monotonic())
+        usual = min(_CACHE_MOST, self._budget.now_bytes // _CACHE_SHARE)
         mx.set_cache_limit(usual if self._cache_limit is None else self._cache_limit)
         self._send({"kind": "ready", "device": self._device, **reading})
-
-    def _read_host(self, own_bytes: int = 0) -> Message:
-        """Take a budget from what the host can give now, and tell it beside the one that stays."""
-        limits = gauge.read_limits(own_bytes)
-        if self._share_bytes is not None:
-            limits["host_share"] = self._share_bytes
-        self._budget_bytes, _ = gauge.derive_budget(limits, self._setting)
-        mx.set_memory_limit(self._budget_bytes)
-        steady, source = gauge.steady_budget(limits, self._setting)
-        told = {"budget_bytes": self._budget_bytes, "limits_bytes": limits}
-        return told | {"steady_bytes": steady, "steady_source": source}
 
     def _load(self, name: str, source: str, kept: Sequence[dict[str, Any]]) -> None:
         started = time.monotonic()
@@ -158,7 +151,7 @@ class Engine:
                 kept,
                 chunk_tokens=self._shape["chunk_tokens"],
                 prefill_rows=self._shape["prefill_rows"],
-                room_bytes=max(0, self._budget_bytes - mx.get_active_memory()),
+                room_bytes=max(0, self._budget.now_bytes - self._budget.used_bytes()),
                 load_seconds=loaded_at - started,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker must hear of it
@@ -223,27 +216,34 @@ class Engine:
                 self._give_up(batch, error, keys)
 
     def _measure(self) -> None:
-        """Read anew what the host can give, this process's own use counted as available."""
-        reading = self._read_host(mx.get_active_memory() + mx.get_cache_memory())
-        self._send({"kind": "measured", "memory": _memory(), **reading})
+        """Read anew what the host can give."""
+        self._send({"kind": "measured", "memory": _memory(), **self._budget.read(time.monotonic())})
 
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""
+        dropped = False
         while len(batch):
-            growth = batch.foresee()
-            jobs = sum(len(other) for other in self._batches.values())
-            action = check(mx.get_active_memory(), mx.get_cache_memory(), growth, self._budget_bytes, jobs)
-            if action is Action.DROP_CACHES:
-                mx.clear_cache()
-            if action is not Action.SHED:
-                if batch.prefilling:
-                    self._send({"kind": "account", "need_bytes": mx.get_active_memory() + growth})
+            used, budget = self._budget.used_bytes(), self._budget.now_bytes
+            growth = batch.foresee(budget - used)
+            jobs = sum(map(len, self._batches.values()))
+            action = check(used, mx.get_cache_memory(), growth, budget, jobs, dropped=dropped)
+            if action is Action.GO:
+                self._keep_account(batch, growth)
                 return True
-            victim = youngest_of_lowest([load for other in self._batches.values() for load in other.loads])
-            self._send({"kind": "shed", "key": victim.key})
-            self._remove(victim.key)
-            _free()
+            if action is Action.SHED:
+                victim = youngest_of_lowest([load for each in self._batches.values() for load in each.loads])
+                self._send({"kind": "shed", "key": victim.key})
+                self._remove(victim.key)
+            dropped = True
+            self._budget.drop_caches()
         return False
+
+    def _keep_account(self, batch: ModelBatch, growth_bytes: int) -> None:
+        """Before a step that takes much, say so: it is the last word of an engine that dies of it."""
+        if batch.prefilling or growth_bytes > self._budget.now_bytes // _MUCH:
+            phase = "prefill" if batch.prefilling else "decode"
+            need = mx.get_active_memory() + growth_bytes
+            self._send({"kind": "account", "need_bytes": need, "phase": phase})
 
     def _give_up(self, batch: ModelBatch, error: Exception, keys: list[str]) -> None:
         """Tell of every job that was there when MLX raised, whatever became of it since."""

@@ -11,7 +11,7 @@ from scheduler.errors import ClientError
 from scheduler.request import JobRequest, read_request
 from workers.guard import Load
 from workers.models import LoadedModel, prompt_tokens
-from workers.text import JobText, section_left_open
+from workers.text import JobText, Piece, section_left_open
 from workers.wire import Message
 
 
@@ -92,6 +92,37 @@ def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
         seed=message["seed"],
         text=JobText(loaded.tokenizer, request.stop, begins),
     )
+
+
+def ended(job: RunningJob, step: JobStep, reason: str, piece: Piece) -> JobStep:
+    """A job's last step: the rest of its text, and its result.
+
+    Args:
+        job: it ended.
+        step: what its last token brought.
+        reason: why it ended, in OpenAI's words.
+        piece: the text of its last token.
+    """
+    if not piece.stopped:
+        rest = job.text.finish()
+        step.text += rest.text
+        step.reasoning += rest.reasoning
+        reason = "stop" if rest.stopped else reason
+    calls, refused = job.text.tool_calls(job.request.tools)
+    step.text += refused
+    result: dict[str, Any] = {"text": job.text.text, "finish_reason": "tool_calls" if calls else reason}
+    if job.text.reasoning:
+        result["reasoning"] = job.text.reasoning
+    if calls:
+        result["tool_calls"] = calls
+    prompt, completion = len(job.prompt), job.completion_tokens
+    result["usage"] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+    step.result, step.peak_bytes = result, job.peak_bytes
+    return step
 
 
 def logprob_entry(loaded: LoadedModel, values: mx.array, token: int, top: int) -> dict[str, Any]:

@@ -7,12 +7,15 @@ host; :func:`derive_budget` is pure.
 from __future__ import annotations
 
 import contextlib
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import mlx.core as mx
 import psutil
+
+from workers import macos, own_size
 
 HOST_RESERVE_BYTES: Final = 2 << 30
 """Left to the system and to other programs on a machine with unified memory."""
@@ -32,12 +35,14 @@ def read_limits(own_bytes: int = 0) -> dict[str, int]:
     """
     memory = psutil.virtual_memory()
     available_bytes = memory.available + own_bytes
-    if mx.metal.is_available():
-        return metal_limits(mx.device_info(), memory.total, available_bytes)
+    if mx.metal.is_available():  # psutil counts what is free or inactive as available
+        purgeable_bytes = macos.purgeable_bytes(resource.getpagesize())
+        return metal_limits(mx.device_info(), memory.total, available_bytes + purgeable_bytes)
     told = cuda_limits(mx.device_info(), own_bytes) if _cuda() else {}
     return told or (
         host_limits(memory.total, available_bytes)
         | cgroup_limits(Path("/sys/fs/cgroup"), _membership(), own_bytes)
+        | own_size.address_space_limits(own_bytes)
     )
 
 
@@ -45,7 +50,7 @@ def read_pools() -> dict[str, int]:
     """The memory that this host's workers share and that binds this one, in pools, each with its whole.
 
     Their names are alike for every process on the host that takes from the same pool. The least whole is the
-    steady budget of :func:`read_limits`.
+    steady budget of :func:`read_limits`, where nothing limits this process alone.
     """
     device, total_bytes = mx.device_info(), psutil.virtual_memory().total
     told = cuda_limits(device) if _cuda() else {}

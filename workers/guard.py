@@ -1,10 +1,16 @@
-"""The check between engine steps that keeps memory under the budget. Pure: numbers in, an action out."""
+"""The check between engine steps that keeps memory under the budget. Pure: numbers in, a decision out.
+
+Before a step that would take more than the budget: reclaimable caches are dropped, then the prefill chunk is made
+shorter, then the youngest job of the lowest class is shed, as long as there is another. A job that is alone goes on
+(progress rule): it fits by its estimate, or fails by itself.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from scheduler.card import ModelCard
 from scheduler.footprint import copied_bytes, step_bytes, teaches, work_bytes
@@ -18,6 +24,10 @@ class Action(enum.StrEnum):
     GO = "go"
     DROP_CACHES = "drop_caches"
     SHED = "shed"
+
+
+CHUNK_LEAST: Final = 16
+"""Tokens of a prompt below which a shorter chunk saves nothing worth its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +100,39 @@ def foresee(
     )
 
 
-def check(active_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int) -> Action:
-    """What to do before a step that can add ``growth_bytes``.
+def check(
+    used_bytes: int, cache_bytes: int, growth_bytes: int, budget_bytes: int, jobs: int, *, dropped: bool
+) -> Action:
+    """What to do before a step that can add ``growth_bytes``, its chunk as short as helps.
 
-    A single job always goes on: alone it fits by its estimate or fails by itself (progress rule).
+    Args:
+        used_bytes: what is in use and cannot be reclaimed.
+        cache_bytes: what can.
+        growth_bytes: of the step.
+        budget_bytes: what may be used.
+        jobs: that run, of every model.
+        dropped: whether the caches were dropped before this step already.
     """
-    if active_bytes + growth_bytes + cache_bytes <= budget_bytes:
-        return Action.GO
-    if active_bytes + growth_bytes <= budget_bytes:
+    if not dropped and used_bytes + cache_bytes + growth_bytes > budget_bytes:
         return Action.DROP_CACHES
-    return Action.SHED if jobs > 1 else Action.DROP_CACHES
+    if used_bytes + growth_bytes > budget_bytes and jobs > 1:
+        return Action.SHED
+    return Action.GO
+
+
+def within(room_bytes: int, chunk_tokens: int, foreseen: Callable[[int], Foreseen]) -> tuple[int, Foreseen]:
+    """The longest prefill chunk whose step stays within the room, halved as often as it takes; else the shortest.
+
+    Args:
+        room_bytes: what the step may add.
+        chunk_tokens: the usual chunk.
+        foreseen: what a step with chunks of so many tokens takes.
+    """
+    chunk, step = chunk_tokens, foreseen(chunk_tokens)
+    while step.kind == "prefill" and step.growth_bytes > room_bytes and chunk > CHUNK_LEAST:
+        chunk = max(CHUNK_LEAST, chunk // 2)
+        step = foreseen(chunk)
+    return chunk, step
 
 
 def youngest_of_lowest(loads: Sequence[Load]) -> Load:

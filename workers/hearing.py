@@ -19,9 +19,10 @@ from scheduler.holding import Held
 from scheduler.ledger import Ledger
 from scheduler.pressure import Pressure
 from scheduler.settings import Settings
-from workers.classifier import classify_text, is_suspect
+from workers.breaker import COOLDOWN_SECONDS, Breaker
+from workers.classifier import Recovery, classify_text
 from workers.desk import Desk, progress_of
-from workers.pace import Breaker, Loops, Pace
+from workers.pace import Loops, Pace
 from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import Reporting
@@ -143,8 +144,7 @@ class Hearing:
 
     def _on_measured(self, message: Message) -> None:
         self._reporting.ready(message)
-        if self._desk.ledger is not None:
-            self._desk.ledger.reading_bytes = message["budget_bytes"]
+        self._pressure.read(message["budget_bytes"], self._clock())
 
     def _on_learnt(self, message: Message) -> None:
         if self._desk.ledger is not None:
@@ -168,11 +168,9 @@ class Hearing:
             self._on_shed(held)
 
     def _on_ready(self, message: Message) -> None:
-        self._reporting.ready(message)
+        self._on_measured(message)
         chunk, rows = self._settings.prefill_chunk, self._settings.prefill_rows
-        self._desk.ledger = Ledger(
-            message["steady_bytes"], chunk, rows, message["budget_bytes"], self._pressure
-        )
+        self._desk.ledger = Ledger(message["steady_bytes"], chunk, rows, self._pressure)
         for model in self._residency.served[:1]:
             self._residency.load(model, self._desk.ledger)
         self.news = True
@@ -230,15 +228,18 @@ class Hearing:
         meta = replace(held.rec.meta, sheds=held.rec.meta.sheds + 1)
         log.warning("job shed", job=held.rec.id, sheds=meta.sheds)
         self._reporting.count("sheds")
-        self._desk.put_back(held, "memory", replace(meta, alone=meta.alone or meta.sheds >= _SHEDS_MOST))
+        most = 1 if meta.sheds >= _SHEDS_MOST else meta.company_most
+        self._desk.put_back(held, "memory", replace(meta, company_most=most))
 
     def _on_raised(self, message: Message) -> None:
         jobs, text = self._desk.find(message["keys"]), message["text"]
-        fault = classify_text(text)
-        log.warning("engine raised", fault=fault.value, jobs=len(jobs), text=text[:300])
+        row = classify_text(text)
+        log.warning(
+            "engine raised", fault=row.fault.value, jobs=len(jobs), cure=row.recovery.value, text=text[:300]
+        )
         company = max(len(jobs), len(self._desk.granted))
-        self._desk.judge(jobs, Failure(fault, died=False, company=company, limit_bytes=self._limit))
-        if is_suspect(fault, text):
+        self._desk.judge(jobs, Failure(row.fault, died=False, company=company, limit_bytes=self._limit))
+        if row.recovery is Recovery.NEW_PROCESS:
             self._supervisor.kill()
 
     def _engine_died(self) -> None:
@@ -257,7 +258,9 @@ class Hearing:
         self._desk.judge(at_work, failure)
         self._desk.put_back_all("engine lost")
         self._desk.ledger = None
-        if not self.breaker.open:
+        if self.breaker.open:
+            log.error("engines die again and again: cooling down", seconds=COOLDOWN_SECONDS)
+        else:
             self._supervisor.start()
 
     @property

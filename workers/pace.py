@@ -1,4 +1,4 @@
-"""How fast loops and tokens come, and how often engines die. Pure: the clock is an argument."""
+"""How fast loops and tokens come. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ _FULLEST: Final = 0.75
 
 _LOOPS: Final = 15
 """That decide, of each kind."""
-
-DEATHS_MOST: Final = 5
-DEATHS_SECONDS: Final = 60.0
-COOLDOWN_SECONDS: Final = 30.0
 
 
 @dataclass(slots=True)
@@ -124,29 +120,3 @@ class Loops:
         ordered = sorted(self._prompts)
         before = list(itertools.accumulate(tokens for _, tokens in ordered))
         return ordered[bisect.bisect_left(before, before[-1] / 2)][0]
-
-
-class Breaker:
-    """Stops a crash loop: after too many deaths in a while, nothing starts until it cooled down.
-
-    Args:
-        clock: seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._deaths: collections.deque[float] = collections.deque(maxlen=DEATHS_MOST)
-        self._open_until = 0.0
-
-    def died(self) -> None:
-        """Note a death."""
-        now = self._clock()
-        self._deaths.append(now)
-        if len(self._deaths) == DEATHS_MOST and now - self._deaths[0] < DEATHS_SECONDS:
-            self._open_until = now + COOLDOWN_SECONDS
-            self._deaths.clear()
-
-    @property
-    def open(self) -> bool:
-        """Whether to wait."""
-        return self._clock() < self._open_until

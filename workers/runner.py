@@ -32,12 +32,6 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
 
-_LOAD_SECONDS: Final = 3600.0
-"""An engine silent for so long while it loads, which may mean to download, is replaced."""
-
-_START_SECONDS: Final = 60.0
-"""So long an engine may take to import MLX, however short the progress deadline."""
-
 _MEASURE_SECONDS: Final = 10.0
 """How often the engine reads anew what the host can give, between its steps."""
 
@@ -196,13 +190,13 @@ class Runner:
         What that gives back is known once the engine has told its caches: before, nobody more is put back.
         """
         rates = self._hearing.loops.rates
-        held = self._claiming.claim(ledger, rates)
+        held = self._claiming.claim(ledger, rates, self._desk.bounds)
         if held is None and ledger.told:
             chosen = self._claiming.victims(ledger, rates, self._desk.preemptible)
             if chosen:
                 self._desk.preempt(chosen)
                 self._claiming.forget()
-                return self._claiming.claim(ledger, rates)
+                return self._claiming.claim(ledger, rates, self._desk.bounds)
         return held
 
     def claim_only(self, job_id: str) -> Held | None:
@@ -265,10 +259,7 @@ class Runner:
         self._sharing.keep()
         if self._sharing.waits:
             self.supervisor.heard()  # it is silent because it was not answered
-        if self.running or loading or ledger is None:
-            begun = loading and (self.supervisor.account.loading or not self.running)
-            patience = _LOAD_SECONDS if begun else self.settings.progress_timeout
-            self.supervisor.kill_if_silent(max(patience, _START_SECONDS) if ledger is None else patience)
+        self.supervisor.watch(busy=bool(self.running), loading=loading, ready=ledger is not None)
         if ledger is not None and not loading and now >= self._next_measure:
             self._next_measure = now + _MEASURE_SECONDS
             self.supervisor.send({"kind": "measure"})

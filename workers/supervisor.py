@@ -16,21 +16,27 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Final
 
 import structlog
 
 from scheduler.blame import Fault
 from scheduler.settings import Settings
+from workers.account import Account
 from workers.classifier import classify_death
+from workers.environment import engine_environment
 from workers.wire import Message, Outbox, Receiver, WireBroken
 
 log = structlog.get_logger(__name__)
 
 _TAIL_LINES: Final = 40
 _EXIT_SECONDS: Final = 5.0
-_OPENBLAS: Final = ("lib/*/libopenblas.so.0", "lib64/libopenblas.so.0", "lib/libopenblas.so.0")
+
+LOAD_SECONDS: Final = 3600.0
+"""An engine silent for so long while it loads, which may mean to download, is replaced."""
+
+START_SECONDS: Final = 60.0
+"""So long an engine may take to import MLX, however short the progress deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +46,7 @@ class Death:
     fault: Fault
     exit_code: int
     detail: str
-
-
-@dataclass(slots=True)
-class Account:
-    """What the engine last said of its memory, in bytes, and of what it does."""
-
-    budget_bytes: int = 0
-    active_bytes: int = 0
-    cache_bytes: int = 0
-    need_bytes: int = 0
-    cpu: bool = True
-    loading: bool = False
-    """Whether it loads a model, and does nothing else until that ends."""
-
-    @property
-    def most_bytes(self) -> int:
-        """What it used, or was about to."""
-        return max(self.active_bytes, self.need_bytes)
+    """For the log alone: how it exited, the account that it kept, and its last line."""
 
 
 @dataclass(slots=True)
@@ -171,8 +160,21 @@ class Supervisor:
         messages = self._receiver.read()
         self._heard_at = self.clock()
         for message in messages:
-            self._note(message)
+            self.account.note(message)
         return messages
+
+    def watch(self, *, busy: bool, loading: bool, ready: bool) -> None:
+        """End an engine that was silent for longer than what it has to do can take.
+
+        Args:
+            busy: whether it has jobs.
+            loading: whether it was told to load a model, which may stand behind a step that hangs.
+            ready: whether it has said what memory there is.
+        """
+        if busy or loading or not ready:
+            begun = loading and (self.account.loading or not busy)
+            patience = LOAD_SECONDS if begun else self.settings.progress_timeout
+            self.kill_if_silent(patience if ready else max(patience, START_SECONDS))
 
     def kill_if_silent(self, seconds: float) -> bool:
         """End an engine that was silent for so long."""
@@ -223,27 +225,13 @@ class Supervisor:
             fault = Fault.GPU_TIMEOUT
         elif self._meant:
             fault = Fault.VICTIM
-        last = self._tail[-1][-200:] if self._tail else ""
-        detail = f"{exit_name(exit_code)}{': ' if last else ''}{last}"
+        last = f": {self._tail[-1][-200:]}" if self._tail else ""
+        detail = f"{exit_name(exit_code)} ({account.words}){last}"
         log.warning(
             "engine died", pid=self._process.pid, exit_code=exit_code, fault=fault.value, detail=detail
         )
         self._process = None
         return Death(fault, exit_code, detail)
-
-    def _note(self, message: Message) -> None:
-        kind = message["kind"]
-        if kind == "ready":
-            self.account.budget_bytes = message["budget_bytes"]
-            self.account.cpu = message["device"].startswith("cpu")
-        elif kind in {"loading", "load_failed", "loaded"}:
-            self.account.loading = kind == "loading"
-        elif kind == "account":
-            self.account.need_bytes = message["need_bytes"]
-        elif "memory" in message:
-            self.account.active_bytes = message["memory"]["active_bytes"]
-            self.account.cache_bytes = message["memory"]["cache_bytes"]
-            self.account.need_bytes = 0
 
     def _keep_tail(self, stream: IO[bytes]) -> None:
         for line in stream:
@@ -280,17 +268,3 @@ def exit_name(exit_code: int) -> str:
         return signal.Signals(-exit_code).name
     except ValueError:
         return f"signal {-exit_code}"
-
-
-_SMALL_BUFFERS: Final = {"MLX_MAX_OPS_PER_BUFFER": "20", "MLX_MAX_MB_PER_BUFFER": "50"}
-"""What CUDA computes before it lets memory go, as little as Metal does; no slower on an H200."""
-
-
-def engine_environment(inherited: dict[str, str], *, preload: bool) -> dict[str, str]:
-    """The engine's environment: the worker's, and on Linux a fast BLAS put before the one in MLX's wheel."""
-    environment = (_SMALL_BUFFERS if sys.platform.startswith("linux") else {}) | inherited
-    if preload and sys.platform.startswith("linux") and "LD_PRELOAD" not in environment:
-        found = [path for pattern in _OPENBLAS for path in sorted(Path("/usr").glob(pattern))]
-        if found:
-            environment["LD_PRELOAD"] = str(found[0])
-    return environment

@@ -9,8 +9,9 @@ import pytest
 
 from benchmarks.batches import Case, run_case
 from benchmarks.random_models import write_random_llama
+from scheduler.batch_account import Holder
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.request import read_request
 from tests.engines import engine
 from workers.batch import ModelBatch
@@ -56,13 +57,13 @@ def test_no_batch_needs_more_than_its_footprint(wide_model: Path, chunk: int) ->
 @pytest.mark.parametrize("layers", [1, 2])
 def test_no_shallow_model_needs_more_than_its_footprint(tmp_path: Path, layers: int) -> None:
     """Regrouping a batch copies an array at a time, and half of one more may be in flight: the fewer layers, the
-    larger that is beside the whole; of a single one an eighth.
+    larger that is beside the whole. Which operations are in flight together differs, and the most seen is held.
     """
     folder = write_random_llama(
         tmp_path / "model", layers=layers, hidden=64, heads=8, kv_heads=8, head_dim=64, never_stops=True
     )
     ((_, case),) = measured(folder, 64, {"eight short": ROWS["eight short"]})
-    assert 0 <= case.over <= 0.3
+    assert 0 <= case.over <= 0.5
 
 
 def test_the_shortest_chunk_is_measured_however_slow_the_machine(
@@ -84,7 +85,7 @@ def steps_held_back(batch: ModelBatch, budget_bytes: int, monkeypatch: pytest.Mo
     batch.add(RunningJob("job", request, "standard", 0.0, [65] * 90, [], 60, 1, text))
     steps = 0
     while len(batch):
-        batch.foresee()
+        batch.foresee(budget_bytes)
         batch.step(budget_bytes)
         steps += 1
     return len(held), steps

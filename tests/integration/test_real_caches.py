@@ -13,9 +13,10 @@ import pytest
 from mlx_lm.generate import generation_stream
 
 from benchmarks.random_models import write_random_model
+from scheduler.batch_account import Holder
 from scheduler.footprint import batch_bytes
 from scheduler.foresight import UNKNOWN, Life, Row, next_loop, replay
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.rectangles import Batch
 from scheduler.request import read_request
 from scheduler.slots import CacheGroup, Extent

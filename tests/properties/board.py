@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
+from scheduler.batch_account import Holder
 from scheduler.forecast import Rates
 from scheduler.holding import Before, Held, Progress
 from scheduler.job import PRIORITIES, Lease, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.record import JobRecord, Meta, Outcome
 from scheduler.settings import Settings
 from tests.cards import PLAIN
@@ -179,7 +180,7 @@ class Worker:
         self.claiming.forget()
         for _ in range(20):
             self.desk.tell_progress()
-            held = None if self.desk.lonely else self.claiming.claim(ledger, RATES)
+            held = None if self.desk.lonely else self.claiming.claim(ledger, RATES, self.desk.bounds)
             if held is not None:
                 self.desk.take(held)
                 self.desk.grant(held)

@@ -9,10 +9,11 @@ from typing import Final
 
 from scheduler.admission import Candidate, Limits, Look, choose, hopeless
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.cards import PLAIN
 
 BUDGET: Final = PLAIN.weights_bytes + 400_000
@@ -54,13 +55,21 @@ class Simulated:
     def __post_init__(self) -> None:
         self.ledger.admit_model(PLAIN)
 
-    def arrive(self, which: int, row: Row, planned: int | None, answer: int, *, alone: bool) -> None:
+    def arrive(
+        self, which: int, row: Row, planned: int | None, answer: int, company_most: int | None
+    ) -> None:
         """A job comes to wait; its answer's length is known to nobody."""
         self.made += 1
         name, came = f"job_{self.made}", self.now + self.made * 1e-6
         priority = PRIORITIES[which]
         job = Candidate(
-            name, PLAIN.model, row, alone=alone, answer_tokens=planned, arrived_at=came, priority=priority
+            name,
+            PLAIN.model,
+            row,
+            company_most=company_most,
+            answer_tokens=planned,
+            arrived_at=came,
+            priority=priority,
         )
         self.answers[name] = answer
         self.queues[which].append(job)
@@ -68,7 +77,8 @@ class Simulated:
     def look(self) -> Look:
         """What to claim next."""
         seen = [[replace(job, passes=self.passes[job.job_id]) for job in jobs] for jobs in self.queues]
-        return choose(seen, self.ledger, self.now, LIMITS, RATES, self.promises)
+        bounds = {holder: job.company_most for holder, job in self.running.items() if job.company_most}
+        return choose(seen, self.ledger, self.now, replace(LIMITS, bounds=bounds), RATES, self.promises)
 
     def claim(self) -> Candidate | None:
         """Claim what is next."""

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from scheduler.admission import Candidate, Choice, Limits, choose, hopeless
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.cards import PLAIN
 
 BUDGET = PLAIN.weights_bytes + 400_000
@@ -28,7 +29,7 @@ arrivals = st.builds(
     model=st.sampled_from([PLAIN.model] * 9 + ["elsewhere"]),
     row=some_rows,
     counted=st.booleans(),
-    alone=st.sampled_from([False] * 5 + [True]),
+    company_most=st.sampled_from([None] * 5 + [1, 2, 3]),
 )
 events = st.lists(
     st.one_of(
@@ -65,12 +66,18 @@ class Worker:
         if holders:
             self.ledger.release(holders[which % len(holders)])
 
+    @property
+    def bounds(self) -> dict[Holder, int]:
+        """How much company those that run may have."""
+        found = {holder: self.jobs[holder.job_id].company_most for holder in self.ledger.holders}
+        return {holder: most for holder, most in found.items() if most is not None}
+
     def claim(self) -> bool:
         """Claim what is next; the account, the order and the bound are checked."""
         self.now += 1.0
         seen = [[replace(job, passes=self.passes[job.job_id]) for job in jobs] for jobs in self.queues]
         waiting = [job for jobs in seen for job in jobs]
-        limits = Limits(8, MAX_PASSES)
+        limits = Limits(8, MAX_PASSES, bounds=self.bounds)
         choice = choose(seen, self.ledger, self.now, limits, self.rates, self.promises).choice
         strangers = [job for job in waiting if job.model not in self.ledger.cards]
         able = [job for job in waiting if job in strangers or not hopeless(self.ledger, job)]
@@ -79,9 +86,8 @@ class Worker:
             assert self.ledger.holders or kept or able == strangers, "idle, and something could run"
             return False
         self.names_whom_it_passes(seen, choice, able)
-        if choice.candidate.alone:
-            assert not self.ledger.holders
         self.ledger.reserve(Holder(choice.candidate.job_id, 1), choice.candidate.model, choice.row)
+        assert len(self.ledger.holders) <= min([8, *self.bounds.values()])
         for jobs in self.queues:
             jobs[:] = [job for job in jobs if job.job_id != choice.candidate.job_id]
         self.passes.update(choice.passed)

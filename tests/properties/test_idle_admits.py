@@ -39,10 +39,10 @@ class Pressed(RuleBasedStateMachine):
         """Memory ran out in spite of the account."""
         self.worker.ledger.ran_out(self.board.now)
 
-    @rule(reading=st.none() | st.just(0) | st.integers(0, 2 * BUDGET))
-    def read_the_host(self, reading: int | None) -> None:
+    @rule(reading=st.just(0) | st.integers(0, 2 * BUDGET))
+    def read_the_host(self, reading: int) -> None:
         """What the host can give just now."""
-        self.worker.ledger.reading_bytes = reading
+        self.worker.ledger.pressure.read(reading, self.board.now)
 
     @rule(cache=st.integers(0, 2 * BUDGET))
     def note_cache(self, cache: int) -> None:

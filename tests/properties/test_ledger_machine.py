@@ -18,11 +18,12 @@ from hypothesis.stateful import (
     rule,
 )
 
+from scheduler.batch_account import Holder
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import batch_bytes, unlearnt
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.pressure import FLOOR
 from tests.cards import PLAIN, SLIDING
 from tests.properties.planted import fails
@@ -48,7 +49,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model: dict[Holder, tuple[str, Row]] = {}
         self.peaks = dict.fromkeys(CARDS, 0)
         self.cards = dict(CARDS)
-        self.reading: int | None = None
         self.now, self.made = 1000.0, 0
 
     def peak(self, model: str, *more: Row) -> int:
@@ -188,10 +188,10 @@ class LedgerMachine(RuleBasedStateMachine):
         """Memory ran out all the same."""
         self.ledger.ran_out(self.now)
 
-    @rule(reading=st.none() | st.integers(0, 2 * BUDGET))
-    def read_the_host(self, reading: int | None) -> None:
+    @rule(reading=st.integers(0, 2 * BUDGET))
+    def read_the_host(self, reading: int) -> None:
         """What the host can give just now: nothing at all, too."""
-        self.ledger.reading_bytes = self.reading = reading
+        self.ledger.pressure.read(reading, self.now)
 
     @rule(seconds=st.floats(-3600, 3600))
     def time_passes(self, seconds: float) -> None:
@@ -277,17 +277,17 @@ class GrowsBeyondTheBudget(Ledger):
     """A planted bug: a longer answer gets what it will need, whether there is room or not."""
 
     def settle(self) -> None:
-        for model in self._rows:
-            self._peaks[model] = batch_bytes(self.cards[model], *self._batch(model))
+        for batch in self._batches.values():
+            batch.peak_bytes = batch.foreseen_bytes()
 
 
 class LearnsBeyondTheBudget(Ledger):
     """A planted bug: what a model teaches counts at once, whether there is room or not."""
 
     def learn(self, card: ModelCard) -> None:
-        if card.model in self._cards:
-            self._cards[card.model] = card
-            self._peaks[card.model] = batch_bytes(card, *self._batch(card.model))
+        if (batch := self._batches.get(card.model)) is not None:
+            batch.card = card
+            batch.peak_bytes = batch.foreseen_bytes()
 
 
 class TakesReadingsToHeart(Ledger):

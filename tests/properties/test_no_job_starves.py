@@ -9,9 +9,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from scheduler.batch_account import Holder
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.properties.planted import fails
 from tests.properties.simulated import BUDGET, CHUNK_TOKENS, LIMITS, Simulated
 
@@ -20,7 +21,7 @@ some_rows = st.one_of(
     st.builds(Row, st.integers(1, 200), st.integers(1, 40)),
     st.builds(Row, st.integers(500, 3000), st.integers(1, 40)),
 )
-seldom = st.sampled_from([False] * 7 + [True])
+companies = st.sampled_from([None] * 7 + [1, 2, 3])
 
 
 class Queues(RuleBasedStateMachine):
@@ -42,12 +43,12 @@ class Queues(RuleBasedStateMachine):
         row=some_rows,
         planned=st.none() | st.integers(1, 40),
         part=st.floats(0, 1),
-        alone=seldom,
+        most=companies,
     )
-    def arrive(self, which: int, row: Row, planned: int | None, part: float, alone: bool) -> None:
+    def arrive(self, which: int, row: Row, planned: int | None, part: float, most: int | None) -> None:
         """A job comes; its answer is as long as it gets."""
         answer = max(1, round(row.max_tokens * part))
-        self.worker.arrive(which, row, planned, answer, alone=alone)
+        self.worker.arrive(which, row, planned, answer, most)
         self.claim()
 
     @rule(loops=st.integers(1, 20))
@@ -77,10 +78,10 @@ class Queues(RuleBasedStateMachine):
 class Promised(Queues):
     """Answers are as long as planned: then a promise is kept, whoever came after it."""
 
-    @rule(which=classes, row=some_rows, alone=seldom)
-    def arrive(self, which: int, row: Row, alone: bool) -> None:  # type: ignore[override]
+    @rule(which=classes, row=some_rows, most=companies)
+    def arrive(self, which: int, row: Row, most: int | None) -> None:  # type: ignore[override]
         """A job comes, and writes all that it may."""
-        self.worker.arrive(which, row, None, row.max_tokens, alone=alone)
+        self.worker.arrive(which, row, None, row.max_tokens, most)
         self.claim()
 
     def claim(self) -> None:

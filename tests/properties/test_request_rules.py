@@ -46,7 +46,7 @@ metas = st.builds(
     Meta,
     model=st.text(),
     attempt=st.integers(0, 99),
-    alone=st.booleans(),
+    company_most=st.none() | st.integers(1, 99),
     peak_bytes=st.none() | st.integers(0, 1 << 50),
     footprint_ratio=st.none() | st.floats(0, 9),
     started_at=st.none() | st.floats(0, 1e11),

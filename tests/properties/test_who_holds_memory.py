@@ -11,10 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from scheduler.batch_account import Holder
 from scheduler.blame import Failure, Fault
 from scheduler.holding import Held, Progress
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.record import Outcome
 from tests.properties.board import BUDGET, SETTINGS, Board, Worker
 from tests.properties.planted import fails
@@ -96,11 +97,13 @@ class TwoWorkers(RuleBasedStateMachine):
         if held is not None:
             desk.judge([held], Failure(fault, died=False, company=len(desk.running)))
 
-    @rule(name=names)
-    def engine_dies(self, name: str) -> None:
-        """All of a worker's jobs wait again; the next engine begins with an empty account."""
+    @rule(name=names, fault=st.sampled_from(Fault))
+    def engine_dies(self, name: str, fault: Fault) -> None:
+        """All of a worker's jobs wait again, or end; the next engine begins with an empty account."""
         self.hear_again(name)
-        self.workers[name].desk.put_back_all("engine lost")
+        desk = self.workers[name].desk
+        desk.judge([*desk.running.values()], Failure(fault, died=True, company=len(desk.running)))
+        desk.put_back_all("engine lost")
         self.no_memory_is_left(name)
         self.workers[name].start()
 
@@ -116,6 +119,13 @@ class TwoWorkers(RuleBasedStateMachine):
         """Its lease lapses while it lives: others have its jobs, and it does not know."""
         self.board.recover(name)
         self.silent.add(name)
+
+    @invariant()
+    def nobody_has_more_company_than_it_may_have(self) -> None:
+        """Of those who failed together, however they came together again."""
+        for worker in self.workers.values():
+            running = [held.rec.meta.company_most for held in worker.desk.running.values()]
+            assert all(most is None or len(running) <= most for most in running)
 
     def hear_again(self, name: str) -> None:
         """A silent worker's next write tells it what it lost."""

@@ -156,3 +156,16 @@ def test_an_answer_that_goes_on_is_planned_anew(
         assert desk.ledger.holders[held.holder] == Row(7, planned, 7 + made)
         reserved.append(desk.ledger.reserved_bytes)
     assert reserved == sorted(set(reserved))
+
+
+def test_a_desk_knows_how_much_company_its_jobs_may_have(
+    desk: Desk, worker: PretendWorker, submit: Submit
+) -> None:
+    """Of those that are bound alone; with one that may have none, nothing else is begun."""
+    held = [desk.take(worker.claim(submit().id)) for _ in range(3)]
+    assert (desk.bounds, desk.lonely) == ({}, False)
+    held[0].rec = replace(held[0].rec, meta=replace(held[0].rec.meta, company_most=3))
+    assert (desk.bounds, desk.lonely) == ({held[0].holder: 3}, False)
+    held[1].rec = replace(held[1].rec, meta=replace(held[1].rec.meta, company_most=1))
+    assert (desk.bounds, desk.lonely) == ({held[0].holder: 3, held[1].holder: 1}, True)
+    assert [each.company_most for each in desk.preemptible] == [3, 1, None]

@@ -9,10 +9,11 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from scheduler import fleet
+from scheduler.batch_account import Holder
 from scheduler.errors import ClientError
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES, State
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.record import JobRecord
 from scheduler.request import read_request

@@ -15,10 +15,11 @@ from rq import Queue
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer, PickleSerializer
 
+from scheduler.batch_account import Holder
 from scheduler.errors import ClientError
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES, State, new_job_id
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
 from scheduler.record import Meta, read_record

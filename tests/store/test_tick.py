@@ -14,7 +14,7 @@ from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
 from workers import runner as module
 from workers.runner import TICK_SECONDS, Runner
-from workers.supervisor import Supervisor
+from workers.supervisor import LOAD_SECONDS, Supervisor
 from workers.wire import Message
 
 
@@ -91,9 +91,9 @@ def test_a_running_job_has_its_deadline_until_a_load_begins(
     runner._desk.take(held)
     runner._tick()
     for kind in ("loading", "loaded", "loading", "load_failed"):
-        engine._note({"kind": kind, "model": "b"})
+        engine.account.note({"kind": kind, "model": "b"})
         runner._tick()
-    usual, long = runner.settings.progress_timeout, module._LOAD_SECONDS
+    usual, long = runner.settings.progress_timeout, LOAD_SECONDS
     assert engine.limits == [long, usual, long, usual, long, usual]
     worker.complete(held, "")
 

@@ -9,9 +9,10 @@ import pytest
 
 from scheduler.admission import Candidate, Choice, Limits, choose, hopeless
 from scheduler.backfill import Promises
+from scheduler.batch_account import Holder
 from scheduler.footprint import alone_bytes
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.verdict import Decision, WorkerView, judge
 from tests.cards import PLAIN
 
@@ -144,10 +145,37 @@ def test_an_answer_too_long_by_itself_is_hopeless() -> None:
 
 def test_a_job_to_be_tried_alone_waits_for_an_empty_engine() -> None:
     """Company could not be told from it; alone it goes first."""
-    suspect = job("suspect", alone=True)
+    suspect = job("suspect", company_most=1)
     assert chosen(pick(busy(), [suspect, job("small")])) == ("small", ("suspect",))
     assert pick(busy(), [replace(suspect, passes=3), job("small")]) is None
     assert chosen(pick(idle(), [suspect])) == ("suspect", ())
+
+
+def test_a_job_joins_no_more_company_than_it_may_have() -> None:
+    """Itself counted: it waits until few enough run, passed by others within its bound."""
+    ledger = idle(1 << 40)
+    ledger.reserve(HELD, PLAIN.model, SMALL)
+    assert chosen(pick(ledger, [job("half", company_most=2)])) == ("half", ())
+    ledger.reserve(Holder("other", 1), PLAIN.model, SMALL)
+    assert chosen(pick(ledger, [job("half", company_most=2), job("small")])) == ("small", ("half",))
+    assert chosen(pick(ledger, [job("half", company_most=3)])) == ("half", ())
+
+
+def test_nobody_joins_those_who_may_have_no_more_company() -> None:
+    """Whoever waits: the batch is full for those who run; of several bounds the least counts."""
+    ledger = idle(1 << 40)
+    for holder in (HELD, Holder("other", 1)):
+        ledger.reserve(holder, PLAIN.model, SMALL)
+    for bounds, wanted in (({HELD: 2}, None), ({HELD: 3}, "a"), ({HELD: 9, Holder("other", 1): 2}, None)):
+        limits = Limits(32, 3, bounds=bounds)
+        choice = choose([[job("a")]], ledger, 0.0, limits, None, Promises()).choice
+        assert (choice.candidate.job_id if choice else None) == wanted
+
+
+def test_one_that_waits_for_less_company_hides_no_job_behind_it() -> None:
+    """It is not too large: the look goes on, however many of its like come first."""
+    suspects = [job(f"job_{n}", Row(900 - n, 100 + n), company_most=1) for n in range(9)]
+    assert chosen(pick(busy(), [*suspects, job("small")])) is not None
 
 
 def test_a_full_batch_claims_nothing() -> None:

@@ -8,10 +8,12 @@ import pytest
 
 from scheduler.admission import Candidate, Limits, Look, choose
 from scheduler.backfill import Promises, blocked, endings
+from scheduler.batch_account import Holder
+from scheduler.company import Company
 from scheduler.footprint import batch_bytes
 from scheduler.forecast import Rates, seconds_left
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from tests.cards import PLAIN
 
 RATES = Rates(step_seconds=1.0, prompt_token_seconds=0.0)
@@ -82,12 +84,25 @@ def test_the_promise_waits_for_no_more_ends_than_needed() -> None:
     """Soonest first, as few as are enough."""
     ledger = holding(bytes_of(LARGE, decoding(10, 90)), first=decoding(1500, 30), second=decoding(10, 90))
     assert [ending.holder for ending in endings(ledger, RATES)] == [FIRST, SECOND]
-    how = blocked(ledger, PLAIN.model, LARGE, RATES, NOW, alone=False, max_batch=8)
+    how = blocked(ledger, (PLAIN.model, LARGE, None), RATES, NOW, Company(8))
     assert (how.leaving, how.seconds) == ((FIRST,), 30.0)
-    everyone = blocked(ledger, PLAIN.model, LARGE, RATES, NOW, alone=True, max_batch=8)
+    everyone = blocked(ledger, (PLAIN.model, LARGE, 1), RATES, NOW, Company(8))
     assert (everyone.leaving, everyone.seconds) == ((FIRST, SECOND), 90.0)
-    full = blocked(ledger, PLAIN.model, SHORT, RATES, NOW, alone=False, max_batch=2)
+    full = blocked(ledger, (PLAIN.model, SHORT, None), RATES, NOW, Company(2))
     assert full.leaving == (FIRST,)
+
+
+def test_the_promise_waits_for_as_little_company_as_the_job_may_have() -> None:
+    """As many end as leave a place, by its own bound and by those of others."""
+    ledger = holding(1 << 30, first=decoding(10, 30), second=decoding(10, 90))
+    for most, company, wanted in (
+        (2, Company(8), (FIRST,)),
+        (3, Company(8), ()),
+        (None, Company(8, {FIRST: 2}), (FIRST,)),
+        (1, Company(8, {SECOND: 2}), (FIRST, SECOND)),
+    ):
+        how = blocked(ledger, (PLAIN.model, SHORT, most), RATES, NOW, company)
+        assert how.leaving == wanted
 
 
 def test_a_promise_is_made_once() -> None:
@@ -144,15 +159,38 @@ def test_nobody_passes_one_whose_promise_is_overdue() -> None:
 def test_one_that_must_be_alone_is_passed_by_those_that_will_have_ended() -> None:
     """Nothing fits beside it: whoever stays longer waits behind it."""
     ledger = holding(1 << 30, first=decoding(10, 40))
-    alone = waiting("alone", SHORT, alone=True)
+    alone = waiting("alone", SHORT, company_most=1)
     assert claimed(look(ledger, Promises(), alone, waiting("short", SHORT))) == "short"
     assert claimed(look(ledger, Promises(), alone, waiting("long", LONG))) is None
+
+
+@pytest.mark.parametrize(
+    ("first_most", "own_most", "bounds", "wanted"),
+    [
+        (2, None, {}, "long"),
+        (1, None, {}, None),
+        (None, 2, {}, "long"),
+        (None, 1, {}, None),
+        (None, None, {FIRST: 2}, "long"),
+        (None, None, {FIRST: 1}, None),
+    ],
+)
+def test_who_passes_leaves_everybody_the_company_they_may_have(
+    first_most: int | None, own_most: int | None, bounds: dict[Holder, int], wanted: str | None
+) -> None:
+    """As above, where memory is there for all: neither the bound of one that waits, nor its own, nor a running one's."""
+    ledger = holding(700_000, first=decoding(2000, 40))
+    ledger.admit_model(replace(PLAIN, model="other", weights_bytes=0))
+    large = waiting("large", LARGE, company_most=first_most)
+    passer = replace(waiting("long", LONG, company_most=own_most), model="other")
+    found = choose([[large, passer]], ledger, NOW, Limits(8, 64, bounds=bounds), RATES, Promises())
+    assert claimed(found) == wanted
 
 
 def test_a_small_job_kept_waiting_by_company_hides_no_larger_one() -> None:
     """It waits for no memory: that it does not run says nothing of others."""
     ledger = holding(1 << 30, first=decoding(10, 4000))
-    alone = waiting("alone", SHORT, alone=True)
+    alone = waiting("alone", SHORT, company_most=1)
     assert claimed(look(ledger, Promises(), alone, waiting("larger", Row(20, 10)))) == "larger"
 
 

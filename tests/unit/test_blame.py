@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from scheduler.errors import ClientError
 from scheduler.record import Meta
 
 FRESH = Meta(estimated_bytes=5 << 30, budget_bytes=4 << 30)
-BLAMED = replace(FRESH, failures=1, alone=True)
+BLAMED = replace(FRESH, failures=1, company_most=1)
 MEMORY = (Fault.OUT_OF_MEMORY, Fault.RESOURCE_LIMIT)
 
 
@@ -24,18 +25,33 @@ def judged(meta: Meta, fault: Fault, *, died: bool, company: int, most: int = 2)
 
 
 @pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM})
-def test_a_death_in_company_makes_everybody_try_alone(fault: Fault) -> None:
-    """Nobody is blamed yet: no failure is counted, and the next attempt has the engine to itself."""
-    assert judged(FRESH, fault, died=True, company=2) == replace(FRESH, suspicions=1, alone=True)
+@pytest.mark.parametrize("died", [True, False])
+def test_the_first_failure_in_company_divides_nobody(fault: Fault, *, died: bool) -> None:
+    """Nobody is blamed yet: no failure is counted, and all go on together."""
+    assert judged(FRESH, fault, died=died, company=32) == replace(FRESH, suspicions=1)
 
 
 @pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM})
-def test_an_exception_in_company_is_forgiven_once(fault: Fault) -> None:
-    """The process lives: once more together, then alone."""
-    first = judged(FRESH, fault, died=False, company=5)
-    assert first == replace(FRESH, suspicions=1)
-    assert isinstance(first, Meta)
-    assert judged(first, fault, died=False, company=5) == replace(FRESH, suspicions=2, alone=True)
+@pytest.mark.parametrize("died", [True, False])
+def test_each_further_failure_in_company_halves_it(fault: Fault, *, died: bool) -> None:
+    """Of 32: 16, 8, 4, 2, and then alone, as far as there is company at all."""
+    meta, company, seen = replace(FRESH, suspicions=1), 32, []
+    while company > 1:
+        again = judged(meta, fault, died=died, company=company)
+        assert isinstance(again, Meta)
+        assert again.failures == 0
+        assert again.company_most is not None
+        meta, company = again, again.company_most
+        seen.append(company)
+    assert seen == [16, 8, 4, 2, 1]
+
+
+def test_a_bound_never_grows() -> None:
+    """Where a model that was loaded counts as company too, there may be more than the job's bound."""
+    meta = replace(FRESH, suspicions=3, company_most=1)
+    again = judged(meta, Fault.BUG, died=True, company=6)
+    assert isinstance(again, Meta)
+    assert again.company_most == 1
 
 
 @pytest.mark.parametrize("fault", set(Fault))
@@ -65,7 +81,7 @@ def test_a_victim_goes_on_as_it_was(company: int, *, died: bool) -> None:
 @pytest.mark.parametrize("died", [True, False])
 def test_alone_a_job_is_tried_once_more(fault: Fault, *, died: bool) -> None:
     """One failure of its own, and the next attempt alone again."""
-    assert judged(FRESH, fault, died=died, company=1) == replace(FRESH, failures=1, alone=True)
+    assert judged(FRESH, fault, died=died, company=1) == replace(FRESH, failures=1, company_most=1)
 
 
 @pytest.mark.parametrize("fault", set(Fault) - {Fault.VICTIM})
@@ -121,3 +137,23 @@ def test_running_out_alone_says_what_was_needed_and_what_there_was() -> None:
 def test_a_failure_is_told_in_our_own_words(fault: Fault, *, died: bool, message: str) -> None:
     """How the process exited and the fault's class; there is no field for anybody else's text."""
     assert str(judged(BLAMED, fault, died=died, company=1)) == message
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"), [(None, None), (7, 7), (1, 1), (0, 1), (-3, 1), (10**30, 10**30)]
+)
+def test_a_bound_that_lets_nobody_run_is_read_as_alone(stored: int | None, read: int | None) -> None:
+    """Whoever writes to the server may have written it: no value keeps a job from running."""
+    assert Meta.parse(json.dumps({"company_most": stored})).company_most == read
+
+
+@pytest.mark.parametrize("stored", ["many", 2.5, [1], {}])
+def test_a_bound_that_is_no_number_is_no_job_of_ours(stored: object) -> None:
+    """As with every other field of another type."""
+    with pytest.raises(ValueError, match="company_most"):
+        Meta.parse(json.dumps({"company_most": stored}))
+
+
+def test_jobs_of_an_earlier_version_may_have_any_company() -> None:
+    """Their `alone` is dropped: they are bisected anew where it comes to that."""
+    assert Meta.parse('{"alone": true, "suspicions": 1}') == Meta(suspicions=1)

@@ -13,7 +13,7 @@ from scheduler.footprint import batch_bytes
 from scheduler.foresight import UNKNOWN, Row
 from scheduler.slots import CacheGroup, Extent, Written
 from tests.cards import PLAIN
-from workers.guard import Action, Load, check, foresee, youngest_of_lowest
+from workers.guard import CHUNK_LEAST, Action, Foreseen, Load, check, foresee, within, youngest_of_lowest
 
 CARD = replace(
     PLAIN,
@@ -26,33 +26,52 @@ PROMPT = Load("b", "standard", 2.0, length_tokens=64, prompt_left=30)
 
 
 @pytest.mark.parametrize(
-    ("active", "cache", "growth", "jobs", "action"),
+    ("used", "cache", "growth", "jobs", "dropped", "action"),
     [
-        (50, 20, 30, 2, Action.GO),
-        (50, 21, 30, 2, Action.DROP_CACHES),
-        (70, 500, 30, 2, Action.DROP_CACHES),
-        (71, 0, 30, 2, Action.SHED),
-        (71, 500, 30, 2, Action.SHED),
-        (71, 0, 30, 1, Action.DROP_CACHES),
-        (10_000, 0, 0, 1, Action.DROP_CACHES),
-        (101, 0, 0, 2, Action.SHED),
-        (0, 0, 0, 0, Action.GO),
+        (50, 20, 30, 2, False, Action.GO),
+        (50, 21, 30, 2, False, Action.DROP_CACHES),
+        (50, 21, 30, 2, True, Action.GO),
+        (70, 500, 30, 2, False, Action.DROP_CACHES),
+        (71, 0, 30, 2, False, Action.DROP_CACHES),
+        (71, 0, 30, 2, True, Action.SHED),
+        (71, 500, 30, 2, True, Action.SHED),
+        (71, 0, 30, 1, True, Action.GO),
+        (10_000, 0, 0, 1, False, Action.DROP_CACHES),
+        (10_000, 0, 0, 1, True, Action.GO),
+        (101, 0, 0, 2, True, Action.SHED),
+        (0, 0, 0, 0, False, Action.GO),
     ],
 )
 def test_the_guard_acts_as_its_table_says(
-    active: int, cache: int, growth: int, jobs: int, action: Action
+    used: int, cache: int, growth: int, jobs: int, dropped: bool, action: Action
 ) -> None:
     """Within a budget of 100: caches go first, then jobs; a job that is alone is never shed."""
-    assert check(active, cache, growth, 100, jobs) is action
+    assert check(used, cache, growth, 100, jobs, dropped=dropped) is action
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 40))
-def test_what_is_over_the_budget_never_just_goes(active: int, cache: int, growth: int, budget: int) -> None:
-    """GO means that use after the step stays within the budget; and idle memory latches nothing."""
+def test_what_is_over_the_budget_never_just_goes(used: int, cache: int, growth: int, budget: int) -> None:
+    """In company GO means that use after the step stays within the budget; and idle memory latches nothing."""
     for jobs in (1, 2):
-        action = check(active, cache, growth, budget, jobs)
-        assert (action is Action.GO) == (active + cache + growth <= budget)
-        assert action is not Action.SHED or (jobs > 1 and active + growth > budget)
+        first = check(used, cache, growth, budget, jobs, dropped=False)
+        assert (first is Action.GO) == (used + cache + growth <= budget)
+        then = check(used, cache, growth, budget, jobs, dropped=True)
+        assert (then is Action.SHED) == (jobs > 1 and used + growth > budget)
+
+
+def test_a_chunk_is_shortened_as_far_as_it_takes() -> None:
+    """To the longest that fits, halved; to the shortest where none does; a decode step has none to shorten."""
+
+    def costs(tokens: int) -> Foreseen:
+        return Foreseen(growth_bytes=10 * tokens, kind="prefill")
+
+    assert within(640, 64, costs) == (64, costs(64))
+    assert within(639, 64, costs) == (32, costs(32))
+    assert within(0, 64, costs) == (CHUNK_LEAST, costs(CHUNK_LEAST))
+    assert within(0, 100, costs)[0] == CHUNK_LEAST
+    assert within(0, 8, costs)[0] == 8
+    decode = Foreseen(growth_bytes=10, kind="decode")
+    assert within(0, 64, lambda _: decode) == (64, decode)
 
 
 def written(slots: int) -> Extent:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from scheduler.blame import Failure, Fault
 from scheduler.card import ModelCard
+from scheduler.record import Meta
 from scheduler.settings import Settings
 from tests.cards import PLAIN
 from tests.plans import WORST_CASE
@@ -29,6 +30,7 @@ class Dying:
     says: list[Message] = field(default_factory=list)
     fault: Fault = Fault.BUG
     account: Any = field(default_factory=lambda: SimpleNamespace(budget_bytes=0))
+    killed: int = 0
 
     def receive(self) -> list[Message]:
         if self.says:
@@ -43,6 +45,9 @@ class Dying:
 
     def heard(self) -> None:
         """Its silence counts from now."""
+
+    def kill(self) -> None:
+        self.killed += 1
 
 
 class Desk:
@@ -164,6 +169,44 @@ def test_what_mlx_raised_is_not_for_clients() -> None:
         house.hearing.hear(more=True)
     assert house.desk.judged == [Failure(Fault.OUT_OF_MEMORY, died=False, company=1)]
     assert [line["text"] for line in logged] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "killed"),
+    [
+        ("RuntimeError: [malloc] Unable to allocate 5 bytes.", 0),
+        ("RuntimeError: [METAL] Command buffer execution failed: Insufficient Memory", 1),
+        ("RuntimeError: cudaGraphLaunch(exec, s) failed: an illegal memory access was encountered", 1),
+        ("ValueError: shapes", 0),
+    ],
+)
+def test_a_process_that_is_not_to_be_trusted_any_more_is_replaced(text: str, killed: int) -> None:
+    """Where what it raised is cured by no less; else it goes on with a fresh batch."""
+    house = House()
+    house.desk.running = {"job_a/1": HELD}
+    house.supervisor.says = [{"kind": "raised", "keys": ["job_a/1"], "text": text}]
+    house.hearing.hear(more=True)
+    assert (house.supervisor.killed, len(house.desk.judged)) == (killed, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Meta(sheds=6), Meta(sheds=7)),
+        (Meta(sheds=6, company_most=4), Meta(sheds=7, company_most=4)),
+        (Meta(sheds=7), Meta(sheds=8, company_most=1)),
+        (Meta(sheds=7, company_most=4), Meta(sheds=8, company_most=1)),
+    ],
+)
+def test_a_job_that_was_shed_too_often_runs_alone(before: Meta, after: Meta) -> None:
+    """Until then in what company it may have."""
+    house, back = House(), list[Meta]()
+    house.desk.running["job_a/1"] = SimpleNamespace(rec=SimpleNamespace(id="job_a", meta=before))
+    house.desk.ledger = SimpleNamespace(ran_out=lambda _: None)
+    house.desk.put_back = lambda _held, _why, meta: back.append(meta)
+    house.supervisor.says = [{"kind": "shed", "key": "job_a/1"}]
+    house.hearing.hear(more=True)
+    assert back == [after]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.batch_account import Holder
 from scheduler.card import ModelCard
 from scheduler.errors import TransitionRefused
 from scheduler.footprint import alone_bytes, batch_bytes
 from scheduler.foresight import Extents, Row
-from scheduler.ledger import Holder, Ledger
-from scheduler.pressure import FLOOR
+from scheduler.ledger import Ledger
+from scheduler.pressure import FLOOR, READING_SECONDS
 from scheduler.slots import Extent, Written
 from tests.cards import PLAIN, SLIDING
 
@@ -314,13 +315,25 @@ def test_what_would_fit_without_some_is_what_fits_once_they_left() -> None:
         assert beside == ledger.fits(PLAIN.model, LONG, 0)
 
 
+def test_an_old_reading_keeps_nobody_out() -> None:
+    """What the host could give once binds those who join for half a minute, also where the clock was set back."""
+    ledger = account(4 * ALONE)
+    ledger.reserve(FIRST, PLAIN.model, Row(10, 10))
+    ledger.pressure.read(0, 1000.0)
+    assert not ledger.fits(PLAIN.model, Row(10, 10), 1000.0 + READING_SECONDS / 2)
+    assert ledger.fits(PLAIN.model, Row(10, 10), 1000.0 + READING_SECONDS)
+    ledger.pressure.read(0, 1000.0)
+    assert not ledger.fits(PLAIN.model, Row(10, 10), 0.0)
+    assert ledger.fits(PLAIN.model, Row(10, 10), READING_SECONDS)
+
+
 def test_in_company_less_would_fit_after_memory_ran_out() -> None:
     """Where somebody stays; a job that would be alone gets all of the budget."""
     ledger = account(2 * ALONE)
     ledger.reserve(FIRST, PLAIN.model, Row(10, 10))
     assert ledger.fits_without(PLAIN.model, LONG, [FIRST], 0, joining=(PLAIN.model, LONG))
     ledger.ran_out(0)
-    ledger.reading_bytes = 0
+    ledger.pressure.read(0, 0)
     assert not ledger.fits_without(PLAIN.model, LONG, [FIRST], 0, joining=(PLAIN.model, LONG))
     assert ledger.fits_without(PLAIN.model, LONG, [FIRST], 0)
 

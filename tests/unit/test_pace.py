@@ -1,4 +1,4 @@
-"""The rate of tokens and the breaker, under a clock that the test turns."""
+"""The rate of tokens and of loops, under a clock that the test turns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import astuple
 import pytest
 
 from scheduler.forecast import Rates
-from workers.pace import COOLDOWN_SECONDS, DEATHS_MOST, DEATHS_SECONDS, Breaker, Loops, Pace
+from workers.pace import Loops, Pace
 
 
 class Clock:
@@ -110,40 +110,6 @@ def test_a_rest_shorter_than_a_pause_is_nobodys_either(clock: Clock) -> None:
             clock.now += 0.25
             pace.count(5)
     assert pace.tokens_per_second == pytest.approx(20)
-
-
-def test_the_breaker_opens_after_many_deaths_in_a_while(clock: Clock) -> None:
-    """One death fewer leaves it closed; it closes by itself when it has cooled down."""
-    breaker = Breaker(clock)
-    for _ in range(DEATHS_MOST - 1):
-        breaker.died()
-        clock.now += 1
-    assert not breaker.open
-    breaker.died()
-    assert breaker.open
-    clock.now += COOLDOWN_SECONDS - 0.1
-    assert breaker.open
-    clock.now += 0.1
-    assert not breaker.open
-
-
-def test_rare_deaths_leave_the_breaker_closed(clock: Clock) -> None:
-    """Deaths as far apart as the window allows never open it."""
-    breaker = Breaker(clock)
-    for _ in range(5 * DEATHS_MOST):
-        breaker.died()
-        assert not breaker.open
-        clock.now += DEATHS_SECONDS / (DEATHS_MOST - 1) + 0.1
-
-
-def test_the_breaker_counts_anew_after_it_cooled_down(clock: Clock) -> None:
-    """One death right after the cooldown does not open it again."""
-    breaker = Breaker(clock)
-    for _ in range(DEATHS_MOST):
-        breaker.died()
-    clock.now += COOLDOWN_SECONDS
-    breaker.died()
-    assert not breaker.open
 
 
 def test_rates_are_known_once_a_step_and_a_prompt_were_seen() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from scheduler.admission import Candidate
+from scheduler.batch_account import Holder
 from scheduler.footprint import batch_bytes
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.preemption import Running, victims
 from tests.cards import PLAIN
 
@@ -104,6 +105,16 @@ def test_nobody_goes_for_a_job_that_starts_soon() -> None:
 
 
 def test_nobody_goes_for_a_job_that_could_not_start_then() -> None:
-    """Its model is not in memory, or it must be alone."""
+    """Its model is not in memory, or it may have little company: that many would have to go for."""
     assert chosen(*bench("bbb"), replace(URGENT, model="elsewhere")) == []
-    assert chosen(*bench("bbb"), replace(URGENT, alone=True)) == []
+    assert chosen(*bench("bbb"), replace(URGENT, company_most=1)) == []
+    assert chosen(*bench("bbb"), replace(URGENT, company_most=3)) == []
+
+
+def test_who_takes_no_more_company_makes_a_place_by_going() -> None:
+    """A job that may have no more company leaves by its own going, or others by theirs."""
+    ledger, running = bench("bbb")
+    running[2] = replace(running[2], company_most=3)
+    assert chosen(ledger, running) == ["job_2"]
+    running[0], running[2] = replace(running[0], company_most=2), replace(running[2], company_most=None)
+    assert chosen(ledger, running) == ["job_2", "job_1"]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from scheduler.batch_account import Holder
 from scheduler.errors import ModelUnusable
 from scheduler.foresight import Row
-from scheduler.ledger import Holder, Ledger
+from scheduler.ledger import Ledger
 from scheduler.settings import is_missing_folder
 from scheduler.slots import CacheGroup
 from tests.cards import PLAIN

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from workers import supervisor
-from workers.supervisor import engine_environment, exit_name
+from scheduler.settings import Settings
+from workers import environment
+from workers.environment import engine_environment
+from workers.supervisor import LOAD_SECONDS, START_SECONDS, Supervisor, exit_name
 
 SMALL_BUFFERS = {"MLX_MAX_OPS_PER_BUFFER": "20", "MLX_MAX_MB_PER_BUFFER": "50"}
 
@@ -41,7 +43,7 @@ def test_an_installed_openblas_is_preloaded(
 ) -> None:
     """Wherever a distribution puts it; where there is none, and in the worker's own, nothing changes."""
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(supervisor, "Path", lambda _: tmp_path)  # in /usr's place
+    monkeypatch.setattr(environment, "Path", lambda _: tmp_path)  # in /usr's place
     inherited = {"PATH": "/bin"}
     assert engine_environment(inherited, preload=True) == SMALL_BUFFERS | inherited
     library = tmp_path / folder / "libopenblas.so.0"
@@ -65,3 +67,34 @@ def test_an_installed_openblas_is_preloaded(
 def test_an_end_has_a_name(code: int, name: str) -> None:
     """A signal's, or the exit code; no code raises."""
     assert exit_name(code) == name
+
+
+class Patient(Supervisor):
+    """Notes how long its engine may be silent."""
+
+    seconds: float | None = None
+
+    def kill_if_silent(self, seconds: float) -> bool:
+        self.seconds = seconds
+        return False
+
+
+@pytest.mark.parametrize(
+    ("busy", "loading", "ready", "begun", "seconds"),
+    [
+        (False, False, True, False, None),
+        (True, False, True, False, 20.0),
+        (False, True, True, False, LOAD_SECONDS),
+        (True, True, True, False, 20.0),
+        (True, True, True, True, LOAD_SECONDS),
+        (False, False, False, False, START_SECONDS),
+    ],
+)
+def test_an_engine_may_be_silent_as_long_as_what_it_does_can_take(
+    busy: bool, loading: bool, ready: bool, begun: bool, seconds: float | None
+) -> None:
+    """Nothing to do: for ever. A step: the progress deadline. Importing MLX: a while. A load, once begun: a download."""
+    patient = Patient(Settings(progress_timeout=20))
+    patient.account.loading = begun
+    patient.watch(busy=busy, loading=loading, ready=ready)
+    assert patient.seconds == seconds
