@@ -55,11 +55,11 @@ from workers.supervisor import exit_name
 
 MODEL: Final = "wide"
 BATCH: Final = 8
-ROUNDS: Final = 8
+ROUNDS: Final = 10
 """Of each way to die."""
 
-DEATHS_A_WORKER: Final = 4
-"""One more within a minute, and the worker takes it for a crash loop and cools down."""
+DEATHS_A_WORKER: Final = 5
+"""Twice as many within a few minutes, and the worker takes it for a crash loop and cools down."""
 
 SHORTEST_TOKENS: Final = 220
 LATEST_TOKENS: Final = 100
