@@ -19,6 +19,7 @@ from scheduler.card import ModelCard
 from scheduler.footprint import alone_bytes, batch_bytes
 from scheduler.foresight import Row
 from tests.contract.served import serve
+from tests.key_leaks import leaks
 from tests.running import RunningWorker, Site, a_site
 
 pytestmark = [
@@ -127,6 +128,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 jobs |= {name: site.submit(**large.body), f"{name}, chat": site.submit(**large.chat)}
             texts = {name: site.text(job_id) for name, job_id in jobs.items()}
         yield Place(site, url, card, space, texts)
+        assert leaks(site.connection) == []
 
 
 def assert_ran_out(error: Any, limit_bytes: int) -> None:
