@@ -36,7 +36,8 @@ routes = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs")], abp_respons
 def submit(body: JobRequest) -> Response:
     """Submit a job.
 
-    `Prefer: wait=N` holds the answer until the job ended, at most N seconds (60 at most): then 200, else 202.
+    `Prefer: wait=N` holds the answer until the job ended, at most N seconds (60 at most): then 200 and the job, or
+    the error that it ended with under that error's own status; else 202.
     `Accept: text/event-stream` or `"stream": true` answers with the job's stream.
     """
     here = services()
@@ -52,6 +53,10 @@ def submit(body: JobRequest) -> Response:
     if wait is not None:
         headers["Preference-Applied"] = f"wait={wait}"
         rec = await_job(here, rec, wait, _nothing_less, client_gone())
+        if rec.state in TERMINAL and (error := failure(rec)) is not None:
+            refused = error_answer(error)
+            refused.headers.update(headers)
+            return refused
     return _job_answer(here, rec, 200 if rec.state in TERMINAL else 202, headers)
 
 

@@ -19,12 +19,16 @@ COMMAND = (sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_co
 
 
 @contextmanager
-def serve(valkey_url: str, folder: Path) -> Iterator[str]:
-    """The URL of a running server, whose log must be free of tracebacks."""
+def serve(valkey_url: str, folder: Path, models: str = MODEL) -> Iterator[str]:
+    """The URL of a running server, whose log must be free of tracebacks.
+
+    Args:
+        models: as ``TIDEGATE_MODELS`` has them.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {
         "TIDEGATE_REDIS_URL": valkey_url,
-        "TIDEGATE_MODELS": MODEL,
+        "TIDEGATE_MODELS": models,
         "TIDEGATE_MAX_BODY_BYTES": "100000",
     }
     logged = folder / "gunicorn.log"

@@ -161,6 +161,20 @@ def test_prefer_wait_holds_for_the_end(client: FlaskClient, worker: PretendWorke
     assert answer.headers["Preference-Applied"] == "wait=20"
 
 
+def test_prefer_wait_answers_with_the_error_that_the_job_ended_with(
+    client: FlaskClient, worker: PretendWorker
+) -> None:
+    """503 and when to try again, as every client that waits is told; and where the job is."""
+    body = {"model": MODEL, "prompt": "fail"}
+    with worker.answering():
+        answer = client.post("/v1/jobs", json=body, headers={"Prefer": "wait=20"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.headers["Preference-Applied"] == "wait=20"
+    job = client.get(answer.headers["Location"]).get_json()
+    assert job["status"] == "failed"
+    assert answer.get_json() == {"error": job["error"]}
+
+
 def test_prefer_wait_gives_up_in_time(client: FlaskClient, connection: Redis) -> None:
     """202 after the seconds asked for, with the job as it is."""
     began = time.monotonic()

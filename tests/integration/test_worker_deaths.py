@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -66,6 +67,82 @@ def test_a_killed_engine_costs_its_jobs_nothing_but_time(site: Site, texts: list
                 assert site.get(job_id).meta.failures == 0
         wait_until(lambda: worker.report is not None and not worker.report.running, "an idle report")
         assert worker.report is not None and worker.report.reserved_bytes == 0
+
+
+VARIED: list[dict[str, Any]] = [
+    {"prompt": "greedy", "max_tokens": 120},
+    {"prompt": "greedy, and told of " * 5, "max_tokens": 100, "logprobs": 2},
+    {"prompt": "seeded", "max_tokens": 130, "temperature": 1, "seed": 11, "top_p": 0.95},
+    {"prompt": "it repeats itself " * 4, "max_tokens": 100, "repetition_penalty": 1.3},
+    {
+        "prompt": "seeded, and kept from much",
+        "max_tokens": 110,
+        "temperature": 0.9,
+        "seed": 5,
+        "presence_penalty": 0.7,
+        "frequency_penalty": 0.2,
+        "logprobs": 0,
+    },
+]
+KILLS = 6  # not so many that it looks like a crash loop
+
+
+@pytest.fixture(scope="module")
+def calm(site: Site) -> list[dict[str, Any]]:
+    """The varied jobs' results undisturbed, all in one batch."""
+    with site.worker():
+        return [result(site, job_id) for job_id in [site.submit(**fields) for fields in VARIED]]
+
+
+@pytest.mark.timeout(300)  # a dozen engines, one after another
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGABRT])
+def test_an_engine_killed_at_any_moment_changes_no_byte(
+    site: Site, calm: list[dict[str, Any]], signum: signal.Signals
+) -> None:
+    """At random moments, many times: greedy or seeded, with penalties, the results are the undisturbed ones;
+    each token has its one entry among the logprobs, with the same candidates.
+    """
+    draw = random.Random(signum)
+    with site.worker() as worker, site.broadcast() as heard:
+        for _ in range(KILLS):
+            tokens, watched = draw.randrange(80), draw.randrange(len(VARIED))
+            wait_until(lambda: worker.ready, "a worker that is ready", 60)
+            jobs = [site.submit(**fields) for fields in VARIED]
+            wait_until(lambda jobs=jobs: all(site.get(job_id).lease for job_id in jobs), "all claimed", 30)  # type: ignore[misc]
+            site.until_tokens([jobs[watched]], tokens)
+            kill_engine(worker, signum)
+            made = [result(site, job_id) for job_id in jobs]
+            assert [named(each) for each in made] == [named(each) for each in calm]
+            for one, other in zip(made, calm, strict=True):
+                assert numbers(one) == pytest.approx(numbers(other), abs=1e-3)
+            for job_id in jobs:
+                told(site, heard, job_id)
+                assert site.get(job_id).meta.failures == 0
+        assert worker.log.count("engine died") == KILLS
+
+
+def result(site: Site, job_id: str) -> dict[str, Any]:
+    """A job's whole result; each token has its entry, where entries were asked for."""
+    site.text(job_id)
+    outcome = site.get(job_id).outcome
+    assert outcome is not None and outcome.result is not None
+    if "logprobs" in outcome.result:
+        assert len(outcome.result["logprobs"]) == outcome.result["usage"]["completion_tokens"]
+    return outcome.result
+
+
+def named(made: dict[str, Any]) -> dict[str, Any]:
+    """A result without the numbers that a prompt's chunk and a decode step round differently."""
+    entries = [
+        (each["token"], each["bytes"], *(other["token"] for other in each["top_logprobs"]))
+        for each in made.get("logprobs", ())
+    ]
+    return {**made, "logprobs": entries}
+
+
+def numbers(made: dict[str, Any]) -> list[float]:
+    """Those numbers."""
+    return [other["logprob"] for each in made.get("logprobs", ()) for other in (each, *each["top_logprobs"])]
 
 
 def told(site: Site, heard: list[tuple[str, LoggedEvent]], job_id: str) -> None:
