@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.batches import Case, run_case
 from benchmarks.random_models import write_random_llama
 from scheduler.batch_account import Holder
+from scheduler.footprint import batch_bytes
 from scheduler.foresight import Row
 from scheduler.ledger import Ledger
 from scheduler.request import read_request
@@ -149,6 +151,35 @@ def test_the_guard_sheds_nothing_that_was_reserved(wide_model: Path, tmp_path: P
             "results",
         )
         assert talk.of("shed") == []
+
+
+def test_a_chunk_is_shortened_before_anybody_is_shed(tmp_path: Path) -> None:
+    """Where a long prompt's chunk does not fit beside a job that decodes, a shorter one does: nobody goes back, the
+    texts are as they were, and what is used stays within the budget.
+    """
+    long, chunk = "x" * 1500, 512
+    folder = write_random_llama(
+        tmp_path / "model", layers=2, hidden=64, heads=16, kv_heads=1, head_dim=16, never_stops=True
+    )
+    with engine(tmp_path, prefill_chunk=chunk, blas_preload="auto") as roomy:
+        card = roomy.load(folder)
+        calm = [roomy.result(roomy.run(prompt=text, max_tokens=100)) for text in (PROMPT, long)]
+    rows = [Row(len(PROMPT), 100), Row(1500, 100)]
+    whole, budget = (
+        card.weights_bytes + batch_bytes(card, rows, tokens, 4) for tokens in (chunk, chunk // 4)
+    )
+    assert budget < 0.6 * whole
+    with engine(
+        tmp_path, prefill_chunk=chunk, memory_budget=budget, cache_limit=0, blas_preload="auto"
+    ) as talk:
+        talk.load(folder)
+        keys = [talk.run(prompt=text, max_tokens=100) for text in (PROMPT, long)]
+        assert [talk.result(key) for key in keys] == calm
+        assert talk.of("shed") == []
+        assert max(step["memory"]["peak_bytes"] for step in talk.of("step")) <= budget
+        told = [step["computed"] for step in talk.of("step") if keys[1] in step.get("computed", {})]
+        chunks = [after[keys[1]] - before[keys[1]] for before, after in itertools.pairwise(told)]
+        assert max(chunks) <= chunk // 2
 
 
 def test_a_job_alone_goes_on_over_the_budget(wide_model: Path, tmp_path: Path) -> None:

@@ -42,6 +42,27 @@ def test_a_job_that_fits_exactly_is_held() -> None:
     assert (ledger.reserved_bytes, ledger.headroom_bytes) == (ALONE - PLAIN.weights_bytes, 0)
 
 
+def test_a_job_that_has_begun_is_held_alone_though_its_tokens_take_larger_chunks() -> None:
+    """As a prompt they may take more than the job did: all there is where it is alone, what they take in company."""
+    short, made = Row(8, 900), 890
+    need, again = (alone_bytes(PLAIN, row, 512) for row in (short, Row(8 + made, 10)))
+    assert need < again
+    resumed = Row(8 + made, 10, resumed_tokens=made)
+    assert resumed.submitted == short
+    ledger = account(need)
+    assert not ledger.fits(PLAIN.model, Row(8 + made, 10), 0)
+    assert ledger.fits(PLAIN.model, resumed, 0)
+    assert ledger.fits_without(PLAIN.model, resumed, [], 0)
+    ledger.reserve(FIRST, PLAIN.model, resumed)
+    assert (ledger.reserved_bytes, ledger.headroom_bytes) == (need - PLAIN.weights_bytes, 0)
+    ledger.settle()
+    assert ledger.headroom_bytes == 0
+    beside = account(again)
+    beside.reserve(FIRST, PLAIN.model, Row(1, 1))
+    assert not beside.fits(PLAIN.model, resumed, 0)
+    assert beside.fits_without(PLAIN.model, resumed, [FIRST], 0)
+
+
 def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
     """The second job finds the first one's memory taken."""
     ledger = account(ALONE + 1000)
