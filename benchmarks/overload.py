@@ -8,6 +8,10 @@ reasons of our own set-up does not count: each must first answer a short request
 otherwise it is named in ``not_comparable``, with no share. Whether it also answers one request of the load's own
 length under the limit, alone, is in ``PEER_alone``.
 
+All have OpenBLAS preloaded where it is installed, as tidegate's engine has. Where the address space ends, a server
+then dies of a segmentation fault, or goes on without answering, busy in the kernel: run with ``LD_PRELOAD=`` (set,
+and empty) to see all of them without it.
+
 Prints a table, then one JSON line:
 
 ``completed_share``           tidegate's clients that were answered, of 24
