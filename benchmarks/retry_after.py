@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -79,7 +79,7 @@ def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as folder:
         model = write_random_llama(Path(folder) / MODEL, never_stops=True)
-        settings = {"max_batch": BATCH, "max_queued_jobs": QUEUED, "memory_budget": 1 << 30}
+        settings: dict[str, Any] = {"max_batch": BATCH, "max_queued_jobs": QUEUED, "memory_budget": 1 << 30}
         with stack({MODEL: model}, **settings) as running:
             tokens = _middle_tokens(running)
             done_per_second = BATCH / JOB_SECONDS

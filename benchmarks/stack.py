@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -37,12 +37,15 @@ class Stack:
 
 
 @contextmanager
-def stack(models: dict[str, Path], *, workers: int = 1, **settings: object) -> Iterator[Stack]:
+def stack(
+    models: dict[str, Path], *, workers: int = 1, worker_prefix: Sequence[str] = (), **settings: object
+) -> Iterator[Stack]:
     """Start everything, wait until every worker has a model loaded, and end everything afterwards.
 
     Args:
         models: the served names and their folders; the first is loaded at the start.
         workers: how many; several get an even part of half the RAM each, unless a budget is among the settings.
+        worker_prefix: a command that starts each worker, such as one that limits it.
         settings: what differs from the defaults, by field.
     """
     if workers > 1:
@@ -56,7 +59,9 @@ def stack(models: dict[str, Path], *, workers: int = 1, **settings: object) -> I
             listener = programs.listen("127.0.0.1", 0)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             api = processes.start(programs.api(chosen, listener))
-            children = tuple(processes.start(programs.worker(chosen)) for _ in range(workers))
+            program = programs.worker(chosen)
+            program = replace(program, command=(*worker_prefix, *program.command))
+            children = tuple(processes.start(program) for _ in range(workers))
             connection = redis.Redis.from_url(chosen.server_url)
             with Client(url) as client:
                 processes.wait_until(client.ready, "the API", START_SECONDS)
