@@ -43,7 +43,7 @@ from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack
 from benchmarks.streaming import Asked, Round, ask
 from scheduler import fleet
-from workers.supervisor import engine_environment
+from workers.environment import engine_environment
 
 MODEL: Final = "large-cache"
 CLIENTS: Final = 24

@@ -24,7 +24,7 @@ from typing import Final
 import httpx
 import platformdirs
 
-from workers.supervisor import engine_environment
+from workers.environment import engine_environment
 
 MLX: Final = "mlx[cpu]==0.32.4" if sys.platform == "linux" else "mlx==0.32.4"
 INSTALL_SECONDS: Final = 900.0
