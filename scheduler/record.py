@@ -164,7 +164,7 @@ class JobRecord:
     @property
     def row(self) -> Row:
         """The job's place in a batch: what it has made of its answer is a part of the prompt."""
-        made = self.meta.made_tokens
+        made = max(0, self.meta.made_tokens)
         prompt = max(1, self.meta.prompt_tokens)
         return Row(prompt + made, max(1, self.meta.max_tokens - made), resumed_tokens=made)
 

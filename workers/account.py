@@ -50,13 +50,14 @@ class Account:
         prefills = kind == "step" and message.get("computed")
         self.phase = message.get("phase", "prefill" if prefills else _PHASES.get(kind, self.phase))
         if kind == "ready":
-            self.budget_bytes = message["budget_bytes"]
             self.cpu = message["device"].startswith("cpu")
         elif kind in {"loading", "load_failed", "loaded"}:
             self.loading = kind == "loading"
         elif kind == "account":
             self.need_bytes = message["need_bytes"]
-        elif "memory" in message:
+        if "budget_bytes" in message:  # read anew now and then
+            self.budget_bytes = message["budget_bytes"]
+        if "memory" in message:
             self.active_bytes = message["memory"]["active_bytes"]
             self.cache_bytes = message["memory"]["cache_bytes"]
             self.need_bytes = 0

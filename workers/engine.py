@@ -132,7 +132,9 @@ class Engine:
             return
         self._budget.share_bytes = share_bytes
         reading = self._budget.read(time.monotonic())
-        usual = min(_CACHE_MOST, self._budget.now_bytes // _CACHE_SHARE)
+        usual = min(
+            _CACHE_MOST, reading["steady_bytes"] // _CACHE_SHARE
+        )  # a passing reading would stay for ever
         mx.set_cache_limit(usual if self._cache_limit is None else self._cache_limit)
         self._send({"kind": "ready", "device": self._device, **reading})
 

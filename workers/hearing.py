@@ -252,7 +252,8 @@ class Hearing:
         # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
         at_work = self._desk.find(sorted(self._desk.granted or self._desk.running))
         loading = self._residency.reset()
-        company = len(at_work) + len(self._desk.leaving) + (loading is not None)
+        # Those whose prompts it counted were there too, though nobody lays it to them while others computed.
+        company = len(self._desk.running) + len(self._desk.leaving) + (loading is not None)
         exited = exit_name(death.exit_code)
         failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
         if loading is not None and death.fault is not Fault.VICTIM:

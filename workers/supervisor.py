@@ -209,9 +209,11 @@ class Supervisor:
         """Take leave of a dead engine, or one that speaks nonsense, and say what it died of."""
         assert self._process is not None
         self._close()
+        ended_by_us = False
         try:
             exit_code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
+            ended_by_us = True
             self._process.kill()
             exit_code = self._process.wait()
         lines = self._end_words()
@@ -228,6 +230,8 @@ class Supervisor:
             fault = Fault.GPU_TIMEOUT
         elif self._meant:
             fault = Fault.VICTIM
+        elif ended_by_us:  # that signal is not the system's killer's
+            fault = Fault.BUG
         last = f": {lines[-1][-200:]}" if lines else ""
         detail = f"{exit_name(exit_code)} ({account.words}){last}"
         log.warning(

@@ -27,6 +27,13 @@ def test_a_need_lasts_until_the_step_is_done() -> None:
     assert (before.most_bytes, before.words) == (2 * GIB, "need 2.0 GiB, limit 8.0 GiB, phase decode")
 
 
+def test_the_limit_is_what_was_read_last_and_a_loaded_model_is_in_use() -> None:
+    """Not what the host gave when the engine came, nor what was in use before."""
+    read = {"kind": "measured", "budget_bytes": 5 * GIB, "memory": MEMORY}
+    assert account(READY, read).words == "need 2.0 GiB, limit 5.0 GiB, phase idle"
+    assert account(READY, {"kind": "loaded", "model": "m", "memory": MEMORY}).most_bytes == 2 * GIB
+
+
 def test_its_phase_follows_what_it_says() -> None:
     """A message that tells the phase itself is believed; host readings change none."""
     said: list[tuple[dict[str, Any], str]] = [

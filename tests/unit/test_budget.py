@@ -11,6 +11,7 @@ import mlx.core as mx
 import pytest
 
 from workers.budget import READING_SECONDS, Budget, Host
+from workers.engine import Engine
 from workers.macos import Level
 from workers.own_size import address_space_limits, footprint_bytes, give_back, space_left
 
@@ -80,6 +81,25 @@ def test_the_kernels_word_counts_whatever_an_operator_set(recorded: Recorded, se
     assert told["steady_bytes"] == (setting or 10 * GIB)  # what ever fits is decided by what stays
     recorded.level = Level.NORMAL
     assert budget.read(3.0)["budget_bytes"] == usual
+
+
+def test_what_is_kept_for_reuse_is_not_bounded_by_a_passing_reading(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is set once: an engine that comes while memory is short keeps buffers like any other later."""
+    recorded.level = Level.CRITICAL
+    monkeypatch.setattr("workers.engine.Budget", lambda setting, **_: Budget(setting, recorded.host))
+    engine = Engine(lambda _: None)
+    shape = {"chunk_tokens": 64, "prefill_rows": 1, "max_batch": 1}
+    before = mx.set_cache_limit(0)
+    try:
+        engine.handle(
+            {"kind": "configure", "memory_budget": None, "cache_limit": None, "cards_folder": ".", **shape}
+        )
+        engine.handle({"kind": "share", "share_bytes": 8 * GIB})
+        assert mx.set_cache_limit(0) == 8 * GIB // 16
+    finally:
+        mx.set_cache_limit(before)
 
 
 def test_what_the_kernel_counts_is_used_where_it_is_more(recorded: Recorded) -> None:

@@ -156,6 +156,14 @@ def test_who_was_let_go_of_since_the_engine_last_spoke_was_in_its_company() -> N
     assert house.desk.judged[-1].company == 1
 
 
+def test_a_prompt_that_was_being_counted_was_company() -> None:
+    """It may have ended the engine; those that computed are asked first, and are not alone."""
+    house = House()
+    house.desk.running, house.desk.granted = {"job_a/1": HELD, "job_b/1": HELD}, {"job_a/1"}
+    house.hearing.hear(more=True)
+    assert house.desk.judged[-1].company == 2
+
+
 def test_who_was_there_when_mlx_raised_was_company() -> None:
     """Though another worker has it now."""
     house = House()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from scheduler.blame import Fault
 from scheduler.settings import Settings
-from workers import environment
+from workers import environment, supervisor
 from workers.environment import engine_environment
 from workers.supervisor import LOAD_SECONDS, START_SECONDS, Supervisor, exit_name
 
@@ -98,3 +100,20 @@ def test_an_engine_may_be_silent_as_long_as_what_it_does_can_take(
     patient.account.loading = begun
     patient.watch(busy=busy, loading=loading, ready=ready)
     assert patient.seconds == seconds
+
+
+class Deaf(Supervisor):
+    """Its engine reads nothing, and does not end with its pipe."""
+
+    def _spawn(self, read_fd: int, write_fd: int) -> subprocess.Popen[bytes]:
+        script = [sys.executable, "-c", "import time; time.sleep(60)"]
+        return subprocess.Popen(script, stderr=subprocess.PIPE, pass_fds=(write_fd,))
+
+
+def test_an_engine_that_had_to_be_ended_did_not_run_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal that ended it was its supervisor's, who had heard nonsense."""
+    monkeypatch.setattr(supervisor, "_EXIT_SECONDS", 0.1)
+    engine = Deaf(Settings())
+    engine.start()
+    death = engine.bury()
+    assert (death.fault, death.exit_code) == (Fault.BUG, -signal.SIGKILL)
