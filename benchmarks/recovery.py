@@ -123,7 +123,12 @@ def main() -> None:
         model = write_random_llama(
             Path(folder) / MODEL, heads=8, kv_heads=8, head_dim=64, max_position=1024, never_stops=True
         )
-        settings = {"memory_budget": 2 << 30, "max_batch": BATCH, "prefill_chunk": 64, "blas_preload": "off"}
+        settings: dict[str, Any] = {
+            "memory_budget": 2 << 30,
+            "max_batch": BATCH,
+            "prefill_chunk": 64,
+            "blas_preload": "off",
+        }
         with stack({MODEL: model}, workers=0, **settings) as running:
             calm = _calm(running, bodies)
             for name, end in ends.items():

@@ -19,6 +19,9 @@ from scheduler.record import Meta
 VICTIMS_MOST: Final = 8
 """Times that a job may be another's victim before that is taken for its own fault."""
 
+DEATHS_MOST: Final = 2
+"""Times that a job may end its engine, or run out of memory, while it is alone, however often it would be tried."""
+
 GROUP_FAILURES: Final = 1
 """Failures in company after which a job runs in the same company again: memory that ran out is cured by the lower
 budget, and a death by chance by another try."""
@@ -61,6 +64,8 @@ class Failure:
     exit_name: str = ""
     """How its process ended, where it died: a signal, or an exit code."""
     limit_bytes: int = 0
+    need_bytes: int = 0
+    """What was asked for at once, where that is known."""
 
     @property
     def memory(self) -> bool:
@@ -79,17 +84,18 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
     Returns:
         Its fields for the next attempt, or the error that it ends with.
     """
-    if failure.fault.blame is Blame.SOMEBODY_ELSE and meta.suspicions < VICTIMS_MOST:
-        return replace(meta, suspicions=meta.suspicions + 1)
+    if failure.fault.blame is Blame.SOMEBODY_ELSE and meta.victim_of < VICTIMS_MOST:
+        return replace(meta, victim_of=meta.victim_of + 1)
     if failure.company > 1:
         again = replace(meta, suspicions=meta.suspicions + 1)
         return again if meta.suspicions < GROUP_FAILURES else _halved(again, failure.company)
     if failure.fault is Fault.BUFFER_TOO_LARGE:
-        need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
+        need, limit = failure.need_bytes, failure.limit_bytes
         message = "this job needs a buffer larger than the device takes"
         return ClientError("memory_never_fits", message, estimated_bytes=need, limit_bytes=limit)
     failures = meta.failures + 1
-    if failures < max_attempts:
+    costly = failure.died or failure.memory
+    if failures < (min(max_attempts, DEATHS_MOST) if costly else max_attempts):
         return replace(meta, failures=failures, company_most=1)
     need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
     if failure.memory:
@@ -101,7 +107,7 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
             limit_bytes=limit,
         )
     if failure.fault is Fault.VICTIM:
-        times = meta.suspicions + failures
+        times = meta.victim_of + failures
         return ClientError(
             "engine_timeout",
             f"what others did stopped this job's engine {times} times ({failure.words})",

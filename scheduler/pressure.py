@@ -11,6 +11,9 @@ RECOVERY_PER_SECOND: Final = 0.01
 DECREASE: Final = 0.8
 """What running out of memory leaves of the working budget (multiplicative decrease)."""
 
+SQUEEZE_SECONDS: Final = 1.0
+"""Within which memory that runs out again has run out once: several jobs are shed before one step."""
+
 FLOOR: Final = 0.5
 """The least share of the budget that running out may leave."""
 
@@ -34,7 +37,9 @@ class Pressure:
         return min(1.0, self.share + (now_seconds - self.lowered_at) * RECOVERY_PER_SECOND)
 
     def ran_out(self, now_seconds: float) -> None:
-        """Memory ran out in spite of the account: admit less for a while."""
+        """Memory ran out in spite of the account: admit less for a while. What follows at once is the same squeeze."""
+        if self.share < 1 and 0 <= now_seconds - self.lowered_at < SQUEEZE_SECONDS:
+            return
         self.share = max(FLOOR, self.at(now_seconds) * DECREASE)
         self.lowered_at = now_seconds
 

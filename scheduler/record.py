@@ -71,6 +71,8 @@ class Meta:
     """Attempts that ended badly while the job ran alone, and so by its own fault."""
     suspicions: int = 0
     """Attempts that ended badly in company."""
+    victim_of: int = 0
+    """Attempts that ended by the fault of another process, or by ours."""
     company_most: int | None = None
     """Jobs that may run where it runs, itself counted; 1: alone, so that blame is certain; None: any number."""
     estimated_bytes: int | None = None

@@ -167,8 +167,12 @@ class PretendEngine:
             self._jobs[job.key] = job
 
     def _on_remove(self, message: Message) -> None:
-        self._sized.pop(message["key"], None)
-        self._regrouped = self._jobs.pop(message["key"], None) is not None or self._regrouped
+        self._drop(message["key"])
+        self._send({"kind": "removed", "key": message["key"]})
+
+    def _drop(self, key: str) -> None:
+        self._sized.pop(key, None)
+        self._regrouped = self._jobs.pop(key, None) is not None or self._regrouped
 
     def _on_unload(self, _: Message) -> None:
         self._loaded = bool(self._jobs)
@@ -205,7 +209,7 @@ class PretendEngine:
             self._world.sheds = max(0, self._world.sheds - 1)
             victim = max(self._jobs.values(), key=lambda job: job.order)
             self._send({"kind": "shed", "key": victim.key})
-            self._on_remove({"key": victim.key})
+            self._drop(victim.key)
         need = self._bytes(self._next)
         if self._prompts:
             self._send({"kind": "account", "need_bytes": need})
@@ -275,7 +279,7 @@ class PretendEngine:
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
-        self._on_remove({"key": job.key})
+        self._drop(job.key)
         return step | {"result": {"text": text, "finish_reason": reason, "usage": usage}, "peak_bytes": 1}
 
     def _tell(self, steps: list[Message], computed: dict[str, int] | None = None) -> None:

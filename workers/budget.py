@@ -54,6 +54,9 @@ class Budget:
     """What may be used until the next reading."""
     _read_at: float = -math.inf
     _told_bytes: int = 0
+    steady_bytes: int = 0
+    """What may be used by a job that is alone, whatever passes."""
+    _dropped: bool = False
     _base_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,8 +71,17 @@ class Budget:
             return active
         return max(active, self.host.footprint() - self._base_bytes - mx.get_cache_memory())
 
+    def limit_bytes(self, jobs: int) -> int:
+        """What so many jobs may use together: in company what there is now, and alone what stays."""
+        return self.now_bytes if jobs > 1 else max(self.now_bytes, self.steady_bytes)
+
+    def dropped(self, jobs: int) -> bool:
+        """Whether caches need not be dropped again: for a job that is alone once a reading is enough."""
+        return self._dropped and jobs < 2  # noqa: PLR2004 - alone
+
     def drop_caches(self) -> None:
         """Give back what is kept for reuse: MLX's buffers, and the C library's where those are what counts."""
+        self._dropped = True
         mx.clear_cache()
         if self.used_bytes() > mx.get_active_memory():
             own_size.give_back()
@@ -89,13 +101,16 @@ class Budget:
         steady, source = gauge.steady_budget(limits, self.setting)
         if level is Level.CRITICAL:
             budget = min(budget, int(own_bytes * _UNDER_PRESSURE))
-        self.now_bytes, self._read_at = budget, now_seconds
+        self.now_bytes, self.steady_bytes, self._read_at, self._dropped = budget, steady, now_seconds, False
         mx.set_memory_limit(max(1, budget))
         if level is Level.WARN:
             mx.clear_cache()
             budget = min(budget, own_bytes)
         if level is not Level.NORMAL:
             limits["kernel_pressure_available"] = budget
+        budget = max(
+            0, budget - (self.used_bytes() - mx.get_active_memory())
+        )  # the worker counts arrays alone
         self._told_bytes = budget
         told = {"budget_bytes": budget, "limits_bytes": limits}
         return told | {"steady_bytes": steady, "steady_source": source}

@@ -125,13 +125,25 @@ def classify_text(text: str) -> Known:
     return next((row for row in TEXTS if re.search(row.pattern, text)), OTHER)
 
 
+_BUFFER: Final = re.compile(
+    r"allocate (\d+) bytes which is greater than the maximum allowed buffer size of (\d+)"
+)
+
+
+def buffer_sizes(text: str) -> tuple[int, int]:
+    """What was asked for and what the device takes at most, in bytes, as Metal's allocator says it; else zeros."""
+    found = _BUFFER.search(text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 def classify_death(
     exit_code: int, last_words: str, active_bytes: int, budget_bytes: int, *, cpu: bool, limited: bool = False
 ) -> Fault:
     """The fault behind an engine's death; what cures it is a new process, in every case.
 
-    Its last words come first, and of those the last line that is known: an earlier one was survived. But what says
-    no more than that something was wrong before gives way to what that was.
+    Whoever ends processes by a signal that asks says so by that. Else its last words come first, and of those the
+    last line that is known: an earlier one was survived. But what says no more than that something was wrong before
+    gives way to what that was.
 
     Args:
         exit_code: as :mod:`subprocess` gives it; minus the signal where one killed it, or 128 and the signal.
@@ -142,10 +154,13 @@ def classify_death(
             (``CommonAllocator::malloc``, backend/no_gpu/allocator.cpp); only the account tells it from a bug.
         limited: whether its address space was limited, which stacks and arenas fill before the account.
     """
+    killed_by = exit_code - _SHELL_SIGNAL if exit_code > _SHELL_SIGNAL else -exit_code
+    by_signal = SIGNALS.get(killed_by, OTHER).fault
+    if by_signal is Fault.VICTIM:
+        return by_signal
     told = [row for line in reversed(last_words.splitlines()) if (row := classify_text(line)) is not OTHER]
     if told:
         return next((row for row in told if row.fault is not Fault.VICTIM), told[0]).fault
-    killed_by = exit_code - _SHELL_SIGNAL if exit_code > _SHELL_SIGNAL else -exit_code
     if killed_by == signal.SIGSEGV and cpu and (limited or active_bytes >= budget_bytes // 2):
         return Fault.OUT_OF_MEMORY
-    return SIGNALS.get(killed_by, OTHER).fault
+    return by_signal

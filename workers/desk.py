@@ -29,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 _WAIT_UNKNOWN_SECONDS: Final = 10.0
 
+TRIAL_TOKENS: Final = 64
+"""So many a suspect must write in the company that it may have."""
+
 
 class Desk:
     """What one worker holds.
@@ -55,7 +58,7 @@ class Desk:
         self.granted: set[str] = set()
         """Keys of those that the engine computes; the others' prompts are being counted."""
         self.leaving: set[str] = set()
-        """Of these, those let go of since the engine last spoke: it may be at work on them yet."""
+        """Of these, those let go of that the engine has not yet said it removed."""
         self.ledger: Ledger | None = None
         self.freed = False
         """Whether memory was given back since somebody last looked."""
@@ -69,8 +72,13 @@ class Desk:
 
     @property
     def bounds(self) -> dict[Holder, int]:
-        """How much company the running jobs may have that may not have any."""
-        return {held.holder: most for held in self.running.values() if (most := held.rec.meta.company_most)}
+        """How much company the running jobs may have that may not have any, each until it has stood its trial.
+
+        Who ends engines at a certain token does so at once where it goes on just before that; whoever writes on for a
+        while is not kept from company for the rest of its life. If it fails again, it is tried again.
+        """
+        on_trial = (h for h in self.running.values() if len(h.tokens) - h.resumed_tokens < TRIAL_TOKENS)
+        return {held.holder: most for held in on_trial if (most := held.rec.meta.company_most)}
 
     @property
     def lonely(self) -> bool:

@@ -7,7 +7,6 @@ while MLX computes.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import queue
@@ -60,23 +59,17 @@ class Engine:
 
     def handle(self, message: Message) -> None:
         """Do what the worker asks."""
-        kind = message["kind"]
-        if kind == "configure":
-            self._configure(message)
-        elif kind == "share":
-            self._take_share(message["share_bytes"])
-        elif kind == "load":
-            self._load(message["model"], message["source"], message.get("cards", ()))
-        elif kind == "unload":
-            self._unload(message["model"])
-        elif kind == "run":
-            self._run(message)
-        elif kind == "grant":
-            self._grant(message["key"])
-        elif kind == "remove":
-            self._remove(message["key"])
-        elif kind == "measure":
-            self._measure()
+        does: dict[str, Callable[[Message], None]] = {
+            "configure": self._configure,
+            "share": lambda said: self._take_share(said["share_bytes"]),
+            "load": lambda said: self._load(said["model"], said["source"], said.get("cards", ())),
+            "unload": lambda said: self._unload(said["model"]),
+            "run": self._run,
+            "grant": lambda said: self._grant(said["key"]),
+            "remove": lambda said: self._remove(said["key"], asked=True),
+            "measure": self._measure,
+        }
+        does[message["kind"]](message)
 
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
@@ -145,6 +138,7 @@ class Engine:
             loaded = load_model(name, source)
             loaded_at = time.monotonic()
             self._send({"kind": "measuring", "model": name})
+            self._budget.read(loaded_at)
             card = card_for(
                 loaded,
                 source,
@@ -153,6 +147,7 @@ class Engine:
                 kept,
                 chunk_tokens=self._shape["chunk_tokens"],
                 prefill_rows=self._shape["prefill_rows"],
+                for_good=self._budget.now_bytes >= self._budget.steady_bytes // 2,
                 room_bytes=max(0, self._budget.now_bytes - self._budget.used_bytes()),
                 load_seconds=loaded_at - started,
             )
@@ -206,7 +201,7 @@ class Engine:
         if done is not None:
             self._tell_steps([done])
 
-    def _remove(self, key: str) -> None:
+    def _remove(self, key: str, *, asked: bool = False) -> None:
         self._ungranted.pop(key, None)
         for batch in self._batches.values():
             keys = [each for each in batch.keys if each != key]
@@ -216,8 +211,10 @@ class Engine:
                     _free()
             except Exception as error:  # noqa: BLE001 - as in a step
                 self._give_up(batch, error, keys)
+        if asked:
+            self._send({"kind": "removed", "key": key})
 
-    def _measure(self) -> None:
+    def _measure(self, _: Message) -> None:
         """Read anew what the host can give."""
         self._send({"kind": "measured", "memory": _memory(), **self._budget.read(time.monotonic())})
 
@@ -225,10 +222,11 @@ class Engine:
         """Make room for a batch's next step; False where it has no job left to step."""
         dropped = False
         while len(batch):
-            used, budget = self._budget.used_bytes(), self._budget.now_bytes
-            growth = batch.foresee(budget - used)
             jobs = sum(map(len, self._batches.values()))
-            action = check(used, mx.get_cache_memory(), growth, budget, jobs, dropped=dropped)
+            used, budget = self._budget.used_bytes(), self._budget.limit_bytes(jobs)
+            growth = batch.foresee(budget - used)
+            done = dropped or self._budget.dropped(jobs)
+            action = check(used, mx.get_cache_memory(), growth, budget, jobs, dropped=done)
             if action is Action.GO:
                 self._keep_account(batch, growth)
                 return True
@@ -253,8 +251,11 @@ class Engine:
         memory = _memory()
         batch.abandon()
         error.__traceback__ = None  # its frames hold the failed step's arrays
-        with contextlib.suppress(RuntimeError):  # an error can surface a second time here
+        try:
             _free()
+        except RuntimeError as again:  # an error can surface a second time, and say more
+            text = f"{text}\n{again}"
+            mx.clear_cache()
         self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
 
 

@@ -19,7 +19,7 @@ from scheduler.ledger import Ledger
 from scheduler.pressure import Pressure
 from scheduler.settings import Settings
 from workers.breaker import COOLDOWN_SECONDS, Breaker
-from workers.classifier import Recovery, classify_text
+from workers.classifier import Recovery, buffer_sizes, classify_text
 from workers.desk import Desk
 from workers.joined_steps import progress_of
 from workers.pace import Loops, Pace
@@ -89,7 +89,6 @@ class Hearing:
         if more:
             try:
                 self._heard += self._supervisor.receive()
-                self._desk.leaving.clear()
             except WireBroken:
                 died = True
         while self._heard:
@@ -133,6 +132,7 @@ class Hearing:
             "measured": self._on_measured,
             "learnt": self._on_learnt,
             "raised": self._on_raised,
+            "removed": self._on_removed,
         }.get(message["kind"])
         if does is not None:
             does(message)
@@ -234,6 +234,9 @@ class Hearing:
         most = 1 if meta.sheds >= _SHEDS_MOST else meta.company_most
         self._desk.put_back(held, "memory", replace(meta, company_most=most))
 
+    def _on_removed(self, message: Message) -> None:
+        self._desk.leaving.discard(message["key"])
+
     def _on_raised(self, message: Message) -> None:
         jobs, text = self._desk.find(message["keys"]), message["text"]
         row = classify_text(text)
@@ -241,7 +244,11 @@ class Hearing:
             "engine raised", fault=row.fault.value, jobs=len(jobs), cure=row.recovery.value, text=text[:300]
         )
         company = max(len(message["keys"]), len(self._desk.granted))
-        self._desk.judge(jobs, Failure(row.fault, died=False, company=company, limit_bytes=self._limit))
+        need, most = buffer_sizes(text)
+        failure = Failure(
+            row.fault, died=False, company=company, limit_bytes=most or self._limit, need_bytes=need
+        )
+        self._desk.judge(jobs, failure)
         if row.recovery is Recovery.NEW_PROCESS:
             self._supervisor.kill()
 

@@ -27,6 +27,7 @@ def card_for(
     *,
     chunk_tokens: int,
     prefill_rows: int,
+    for_good: bool = True,
     **limits: Any,
 ) -> ModelCard:
     """A model's card: one that is kept for these very files, MLX and device, else a measured one.
@@ -39,6 +40,7 @@ def card_for(
         kept: cards of other hosts, as :meth:`ModelCard.to_json` wrote them.
         chunk_tokens: the engine's prefill chunk.
         prefill_rows: how many prompts it computes together.
+        for_good: whether what is measured now is to be kept: not where little room is left for longer chunks.
         limits: as for :func:`measure`.
 
     Raises:
@@ -48,6 +50,7 @@ def card_for(
     card = _known(kept, folder, fingerprint)
     if card is None:
         card = measure(loaded, device, chunk_tokens=chunk_tokens, prefill_rows=prefill_rows, **limits)
+        fingerprint = fingerprint if for_good else ""
     else:  # whoever keeps cards may have written it: what is counted in a moment is not taken from it
         card = replace(
             card,
@@ -74,7 +77,9 @@ def _known(kept: Iterable[dict[str, Any]], folder: Path, fingerprint: str) -> Mo
 
 
 def keep_card(card: ModelCard, folder: Path) -> None:
-    """Write a card to disk."""
+    """Write a card to disk; one without a fingerprint is for now."""
+    if not card.fingerprint:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{card.fingerprint}.partial"
     partial.write_text(json.dumps(card.to_json()))

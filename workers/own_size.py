@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import resource
 import sys
 from typing import Final
@@ -19,7 +20,12 @@ _SPACE_SHARE: Final = 0.9
 def footprint_bytes() -> int:
     """What the kernel holds against this process: a Mac's ``phys_footprint``, elsewhere the resident set."""
     footprint = macos.footprint_bytes()
-    return psutil.Process().memory_info().rss if footprint is None else footprint
+    return _self().memory_info().rss if footprint is None else footprint
+
+
+@functools.cache
+def _self() -> psutil.Process:
+    return psutil.Process()
 
 
 def address_space_limits(own_bytes: int) -> dict[str, int]:
@@ -33,7 +39,7 @@ def address_space_limits(own_bytes: int) -> dict[str, int]:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY or not sys.platform.startswith("linux"):
         return {}
-    return space_left(limit, psutil.Process().memory_info().vms, own_bytes)
+    return space_left(limit, _self().memory_info().vms, own_bytes)
 
 
 def space_left(limit_bytes: int, taken_bytes: int, own_bytes: int) -> dict[str, int]:

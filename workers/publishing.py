@@ -48,8 +48,9 @@ class Publishing:
         return []
 
     def learnt(self, card: ModelCard) -> None:
-        """Take a card that is to be kept."""
-        self._cards[card.model] = card
+        """Take a card; one without a fingerprint is for now."""
+        if card.fingerprint:
+            self._cards[card.model] = card
 
     def loaded(self, card: ModelCard, prompts: Message | None) -> None:
         """Take what a load told: the card, and what was measured of prompts, if it could be."""

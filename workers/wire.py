@@ -2,7 +2,7 @@
 
 Engine-bound ``kind``s: ``configure``, ``share``, ``load``, ``unload``, ``run``, ``grant``, ``remove``, ``measure``.
 Worker-bound: ``host``, ``ready``, ``measured``, ``loading``, ``measuring``, ``loaded``, ``load_failed``, ``sized``, ``refused``,
-``account``, ``step``, ``raised``, ``shed``.
+``account``, ``step``, ``raised``, ``shed``, ``removed``, ``learnt``.
 """
 
 from __future__ import annotations

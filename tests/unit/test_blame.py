@@ -72,7 +72,7 @@ def test_a_victim_goes_on_as_it_was(company: int, *, died: bool) -> None:
     for times in range(1, VICTIMS_MOST + 1):
         assert isinstance(meta, Meta)
         meta = judged(meta, Fault.VICTIM, died=died, company=company)
-        assert meta == replace(BLAMED, suspicions=times)
+        assert meta == replace(BLAMED, victim_of=times)
     assert isinstance(meta, Meta)
     assert isinstance(judged(meta, Fault.VICTIM, died=died, company=1), ClientError)
 
@@ -112,9 +112,32 @@ def test_a_second_failure_alone_names_the_fault(fault: Fault, *, died: bool, cod
 
 def test_a_buffer_that_no_device_takes_is_not_tried_again() -> None:
     """The same buffer would be asked for: 413 at once, with both numbers."""
-    error = judged(FRESH, Fault.BUFFER_TOO_LARGE, died=False, company=1)
+    asked = Failure(Fault.BUFFER_TOO_LARGE, died=False, company=1, limit_bytes=3 << 30, need_bytes=5 << 30)
+    error = judge_failure(FRESH, asked, 2, 7.0)
     assert isinstance(error, ClientError)
-    assert error.numbers == {"estimated_bytes": 5 << 30, "limit_bytes": 3 << 30}
+    assert (error.code, error.numbers) == (
+        "memory_never_fits",
+        {"estimated_bytes": 5 << 30, "limit_bytes": 3 << 30},
+    )
+
+
+@pytest.mark.parametrize("fault", [Fault.OUT_OF_MEMORY, Fault.BUG, Fault.GPU_TIMEOUT])
+def test_no_wish_lets_a_job_end_more_than_two_engines(fault: Fault) -> None:
+    """However often it would be tried: each costs all that run there; what MLX raised costs nobody."""
+    once = judged(FRESH, fault, died=True, company=1, most=20)
+    assert isinstance(once, Meta)
+    assert isinstance(judged(once, fault, died=True, company=1, most=20), ClientError)
+    raised = judged(once, Fault.BUG, died=False, company=1, most=20)
+    assert isinstance(raised, Meta)
+
+
+def test_a_victim_is_no_suspect() -> None:
+    """The first failure in company after it is still nobody's."""
+    victim = judged(FRESH, Fault.VICTIM, died=True, company=8)
+    assert isinstance(victim, Meta)
+    suspect = judged(victim, Fault.OUT_OF_MEMORY, died=True, company=8)
+    assert isinstance(suspect, Meta)
+    assert suspect.company_most is None
 
 
 def test_running_out_alone_says_what_was_needed_and_what_there_was() -> None:

@@ -13,7 +13,7 @@ import pytest
 from workers.budget import READING_SECONDS, Budget, Host
 from workers.engine import Engine
 from workers.macos import Level
-from workers.own_size import address_space_limits, footprint_bytes, give_back, space_left
+from workers.own_size import address_space_limits, footprint_bytes, space_left
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -116,6 +116,43 @@ def test_what_the_kernel_counts_is_used_where_it_is_more(recorded: Recorded) -> 
     assert device.used_bytes() == mx.get_active_memory()
 
 
+def test_a_job_alone_is_bound_by_what_stays(recorded: Recorded) -> None:
+    """A passing reading neither shortens its chunks nor drops caches before each of its steps; company it binds."""
+    budget = Budget(None, recorded.host)
+    budget.read(0.0)
+    recorded.limits["host_available"] = GIB
+    budget.read(1.0)
+    assert (budget.limit_bytes(1), budget.limit_bytes(2)) == (10 * GIB, GIB)
+    assert not budget.dropped(1)
+    budget.drop_caches()
+    assert (budget.dropped(1), budget.dropped(2)) == (True, False)
+    budget.read(2.0)
+    assert not budget.dropped(1)
+
+
+def test_the_worker_hears_what_is_left_for_arrays(recorded: Recorded) -> None:
+    """What others in the process take is in the guard's count, and so not in the account's room."""
+    budget = Budget(None, recorded.host)
+    assert budget.read(0.0)["budget_bytes"] == 8 * GIB
+    recorded.footprint += 3 * GIB
+    assert 5 * GIB < budget.read(1.0)["budget_bytes"] < 5.5 * GIB
+    assert budget.now_bytes == 8 * GIB
+
+
+def test_freed_memory_goes_back_where_the_process_is_what_counts(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only there: it costs milliseconds."""
+    given: list[None] = []
+    monkeypatch.setattr("workers.own_size.give_back", lambda: given.append(None))
+    budget = Budget(None, recorded.host)
+    budget.drop_caches()
+    assert given == []
+    recorded.footprint += 3 * GIB
+    budget.drop_caches()
+    assert given == [None]
+
+
 def test_an_address_space_is_left_to_what_is_not_in_it_yet() -> None:
     """Less what others than MLX take, and a tenth; nothing is left of one that is full."""
     assert space_left(2000, 500, 100) == {"address_space": 1440}
@@ -136,10 +173,20 @@ def test_a_limited_process_knows_it() -> None:
 
 
 def test_this_process_has_a_size() -> None:
-    """At least an interpreter's; giving back what the C library keeps changes nothing that is held."""
+    """At least what it holds."""
     held = bytearray(b"x") * (64 * MIB)
-    before = footprint_bytes()
-    assert before > 64 * MIB
-    give_back()
     assert footprint_bytes() > 64 * MIB
     assert held[-1] == ord("x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap")
+def test_what_the_c_library_keeps_is_given_back() -> None:
+    """Small blocks that were freed between blocks in use stay in the process until then."""
+    script = (
+        "from workers.own_size import footprint_bytes, give_back\n"
+        "blocks = [bytes(60_000) for _ in range(4000)]\n"
+        "kept = blocks[::16]; del blocks; before = footprint_bytes()\n"
+        "give_back(); print(before - footprint_bytes())"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(told.stdout) > 100 * MIB

@@ -85,7 +85,7 @@ class House:
     def __init__(self) -> None:
         self.supervisor, self.desk = Dying(), Desk()
         self.residency = Residency({"a": "a", "b": "b"}, lambda _: None)
-        reporting: Any = SimpleNamespace(count=lambda _: None, changed=lambda: None)
+        reporting: Any = SimpleNamespace(count=lambda _: None, changed=lambda: None, ready=lambda _: None)
         self.learnt: list[ModelCard] = []
         publishing: Any = SimpleNamespace(learnt=self.learnt.append)
         supervisor: Any = self.supervisor
@@ -115,6 +115,20 @@ class House:
         return "b" in self.residency.served
 
 
+def test_a_reading_of_the_host_counts_in_the_account() -> None:
+    """Of what the engine reads anew no job learns but those that would join others."""
+    house = House()
+    house.supervisor.says = [
+        {"kind": "ready", "budget_bytes": 900, "steady_bytes": 1000, "steady_source": "x", "limits_bytes": {}}
+    ]
+    house.hearing.hear(more=True)
+    account = house.desk.ledger
+    assert (account.budget_bytes, account.pressure.room_bytes(1000, 0.0)) == (1000, 900)
+    house.supervisor.says = [{"kind": "measured", "budget_bytes": 300, "limits_bytes": {}}]
+    house.hearing.hear(more=True)
+    assert account.pressure.room_bytes(1000, 0.0) == 300
+
+
 def test_a_model_that_kills_its_engine_alone_is_given_up() -> None:
     """Nothing else can be to blame."""
     assert not House().dies(Fault.BUG)
@@ -142,15 +156,20 @@ def test_a_model_loading_beside_jobs_is_given_up_the_second_time() -> None:
     assert not house.dies(Fault.OUT_OF_MEMORY, "job_a/2")
 
 
-def test_who_was_let_go_of_since_the_engine_last_spoke_was_in_its_company() -> None:
-    """It may have died of that; what it says later, it says without."""
+def test_who_was_let_go_of_is_company_until_the_engine_says_that_it_went() -> None:
+    """It may have died of that; what it said before it heard of it proves nothing."""
     house = House()
     house.desk.running = {"job_a/1": HELD}
     house.desk.leaving = {"job_b/1"}
     house.hearing.hear(more=True)
     assert house.desk.judged[-1].company == 2
     house.desk.running, house.desk.leaving = {"job_a/2": HELD}, {"job_b/2"}
-    house.supervisor.says = [{"kind": "step", "steps": []}]
+    house.supervisor.says = [{"kind": "account", "need_bytes": 1}]  # said before it heard of that
+    house.hearing.hear(more=True)
+    house.hearing.hear(more=True)
+    assert house.desk.judged[-1].company == 2
+    house.desk.running, house.desk.leaving = {"job_a/3": HELD}, {"job_b/3"}
+    house.supervisor.says = [{"kind": "removed", "key": "job_b/3"}]
     house.hearing.hear(more=True)
     house.hearing.hear(more=True)
     assert house.desk.judged[-1].company == 1

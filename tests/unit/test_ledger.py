@@ -190,11 +190,12 @@ def test_running_out_lowers_what_is_admitted_in_company() -> None:
     """A fifth less each time, never below half; a percent comes back each second."""
     ledger = account(ALONE)
     shares = []
-    for _ in range(5):
-        ledger.ran_out(100.0)
-        shares.append(ledger.working_share(100.0))
-    assert shares == pytest.approx([0.8, 0.64, 0.512, FLOOR, FLOOR])
-    assert ledger.working_share(110.0) == pytest.approx(0.6)
+    for second in range(5):
+        ledger.ran_out(100.0 + second)
+        ledger.ran_out(100.5 + second)  # the same squeeze
+        shares.append(ledger.working_share(100.0 + second))
+    assert shares == pytest.approx([0.8, 0.648, 0.5264, FLOOR, FLOOR])
+    assert ledger.working_share(114.0) == pytest.approx(0.6)
     assert ledger.working_share(1000.0) == 1.0
 
 
