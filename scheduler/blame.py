@@ -1,10 +1,9 @@
 """Whose fault a failed attempt was, and what becomes of its job. Pure.
 
-Together, nobody is to blame yet: every job goes on where it was, in the same company, and after each further
-failure in at most half of it. So a job that kills engines is alone after as many as the logarithm of its company
-(:data:`GROUP_FAILURES` and what halving takes), while those of the other halves run together. Alone, it is that
-job: it is tried once more, then fails: out of memory as ``insufficient_memory``, anything else as
-``worker_killed``.
+Together, nobody is to blame yet: every job goes on where it was, in the same company, and after each further failure in
+at most half of it, until it has stood its trial there. So a job that kills engines is alone after as many as the
+logarithm of its company (:data:`GROUP_FAILURES` and what halving takes). Alone, it is that job: it is tried once more,
+then fails: out of memory as ``insufficient_memory``, anything else as ``worker_killed``.
 """
 
 from __future__ import annotations
