@@ -98,9 +98,10 @@ def judge_failure(meta: Meta, failure: Failure, max_attempts: int, retry_after: 
         return replace(meta, failures=failures, company_most=1)
     need, limit = meta.estimated_bytes or 0, failure.limit_bytes or meta.budget_bytes or 0
     if failure.memory:
+        ended = f" ({failure.words})" if failure.exit_name else ""
         return ClientError(
             "insufficient_memory",
-            f"insufficient memory: the job needs {gib(need)}; it ran out alone within {gib(limit)}",
+            f"insufficient memory: the job needs {gib(need)}; it ran out alone within {gib(limit)}{ended}",
             retry_after=retry_after,
             estimated_bytes=need,
             limit_bytes=limit,

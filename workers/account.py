@@ -37,6 +37,8 @@ class Account:
     @property
     def words(self) -> str:
         """For the log: what tells a segmentation fault of memory from a bug."""
+        if not self.budget_bytes:
+            return "it had not said yet what it needs"
         return f"need {gib(self.most_bytes)}, limit {gib(self.budget_bytes)}, phase {self.phase}"
 
     @property

@@ -262,6 +262,7 @@ class Hearing:
         # Those whose prompts it counted were there too, though nobody lays it to them while others computed.
         company = len(self._desk.running) + len(self._desk.leaving) + (loading is not None)
         exited = exit_name(death.exit_code)
+        log.warning("its jobs", jobs=sorted(self._desk.running), company=company)
         failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
         if loading is not None and death.fault is not Fault.VICTIM:
             reason = f"{loading} ended the engine while it was loaded ({failure.words})"

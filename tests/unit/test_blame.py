@@ -144,7 +144,11 @@ def test_running_out_alone_says_what_was_needed_and_what_there_was() -> None:
     """503 ``insufficient_memory`` with the numbers in the text and beside it."""
     error = judged(BLAMED, Fault.OUT_OF_MEMORY, died=True, company=1)
     assert isinstance(error, ClientError)
-    assert error.message == "insufficient memory: the job needs 5.0 GiB; it ran out alone within 3.0 GiB"
+    said = "insufficient memory: the job needs 5.0 GiB; it ran out alone within 3.0 GiB"
+    assert error.message == f"{said} (SIGSEGV, out of memory)"
+    raised = judged(BLAMED, Fault.OUT_OF_MEMORY, died=False, company=1)
+    assert isinstance(raised, ClientError)
+    assert raised.message == said
     assert error.numbers == {"estimated_bytes": 5 << 30, "limit_bytes": 3 << 30}
 
 
