@@ -87,7 +87,8 @@ class Settings(BaseSettings):
         512, description="`max_tokens` where a job names none."
     )
     max_attempts: Annotated[int, Field(ge=1, le=20)] = Field(
-        2, description="How often a job that names no `max_attempts` may fail alone; it ends two engines at most."
+        2,
+        description="How often a job that names no `max_attempts` may fail alone; it ends two engines at most.",
     )
     result_ttl: Annotated[int, Field(ge=60, le=_LONGEST_SECONDS)] = Field(
         86_400, description="How long an ended job is kept."

@@ -58,7 +58,7 @@ class Engine:
         return any(len(batch) for batch in self._batches.values())
 
     def handle(self, message: Message) -> None:
-        """Do what the worker asks."""
+        """Do what the worker asks, and nothing of what is not known."""
         does: dict[str, Callable[[Message], None]] = {
             "configure": self._configure,
             "share": lambda said: self._take_share(said["share_bytes"]),
@@ -69,7 +69,7 @@ class Engine:
             "remove": lambda said: self._remove(said["key"], asked=True),
             "measure": self._measure,
         }
-        does[message["kind"]](message)
+        does.get(message["kind"], lambda _: None)(message)
 
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
