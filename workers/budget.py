@@ -122,3 +122,12 @@ class Budget:
         before = self._told_bytes
         told = self.read(now_seconds)
         return told if abs(self._told_bytes - before) > before // _WORTH_TELLING else None
+
+
+def in_use(peak_bytes: int = 0) -> dict[str, int]:
+    """What MLX counts, for the worker; of the peaks the larger."""
+    return {
+        "active_bytes": mx.get_active_memory(),
+        "cache_bytes": mx.get_cache_memory(),
+        "peak_bytes": max(peak_bytes, mx.get_peak_memory()),
+    }

@@ -23,7 +23,7 @@ from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from scheduler.foresight import Extents
 from workers import gauge
 from workers.batch import ModelBatch
-from workers.budget import Budget
+from workers.budget import Budget, in_use
 from workers.engine_job import JobStep, RunningJob, make_job, packed
 from workers.guard import Action, check, youngest_of_lowest
 from workers.kept_cards import card_for, keep_card
@@ -58,7 +58,7 @@ class Engine:
         return any(len(batch) for batch in self._batches.values())
 
     def handle(self, message: Message) -> None:
-        """Do what the worker asks, and nothing of what is not known."""
+        """Do what the worker asks."""
         does: dict[str, Callable[[Message], None]] = {
             "configure": self._configure,
             "share": lambda said: self._take_share(said["share_bytes"]),
@@ -69,13 +69,13 @@ class Engine:
             "remove": lambda said: self._remove(said["key"], asked=True),
             "measure": self._measure,
         }
-        does.get(message["kind"], lambda _: None)(message)
+        does.get(message["kind"], _ignore)(message)
 
     def step(self) -> None:
         """One step of every batch, guarded; one message for all of them."""
         began = time.monotonic()
         if (reading := self._budget.refresh(began)) is not None:
-            self._send({"kind": "measured", "memory": _memory(), **reading})
+            self._send({"kind": "measured", "memory": in_use(), **reading})
         steps: list[JobStep] = []
         computed: dict[str, int] = {}
         extents: dict[str, Extents] = {}
@@ -100,7 +100,7 @@ class Engine:
 
     def _tell_steps(self, steps: Sequence[JobStep], peak: int = 0, **progress: Any) -> None:
         now = round(time.time(), 4)
-        message = {"kind": "step", "steps": [packed(step, now) for step in steps], "memory": _memory(peak)}
+        message = {"kind": "step", "steps": [packed(step, now) for step in steps], "memory": in_use(peak)}
         self._send(message | {name: each for name, each in progress.items() if each})
 
     def _tell_learnt(self, steps: Sequence[JobStep]) -> None:
@@ -160,7 +160,7 @@ class Engine:
             return
         self._batches[name] = ModelBatch(loaded, card, **self._shape)
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
-        told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": _memory()}
+        told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": in_use()}
         self._send({"kind": "loaded", "model": name, **told, **seconds})
 
     def _unload(self, name: str) -> None:
@@ -216,7 +216,7 @@ class Engine:
 
     def _measure(self, _: Message) -> None:
         """Read anew what the host can give."""
-        self._send({"kind": "measured", "memory": _memory(), **self._budget.read(time.monotonic())})
+        self._send({"kind": "measured", "memory": in_use(), **self._budget.read(time.monotonic())})
 
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""
@@ -248,7 +248,7 @@ class Engine:
     def _give_up(self, batch: ModelBatch, error: Exception, keys: list[str]) -> None:
         """Tell of every job that was there when MLX raised, whatever became of it since."""
         text = f"{type(error).__name__}: {error}"
-        memory = _memory()
+        memory = in_use()
         batch.abandon()
         error.__traceback__ = None  # its frames hold the failed step's arrays
         try:
@@ -259,12 +259,8 @@ class Engine:
         self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
 
 
-def _memory(peak_bytes: int = 0) -> dict[str, int]:
-    return {
-        "active_bytes": mx.get_active_memory(),
-        "cache_bytes": mx.get_cache_memory(),
-        "peak_bytes": max(peak_bytes, mx.get_peak_memory()),
-    }
+def _ignore(_: Message) -> None:
+    """What is not known is not done."""
 
 
 def _free() -> None:
