@@ -4,22 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.conftest import Clock
 from workers.breaker import COOLDOWN_SECONDS, DEATHS_MOST, DEATHS_SECONDS, HALF_OPEN_SECONDS, Breaker
-
-
-class Clock:
-    """Turned by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -7,22 +7,8 @@ from dataclasses import astuple
 import pytest
 
 from scheduler.forecast import Rates
+from tests.unit.conftest import Clock
 from workers.pace import Loops, Pace
-
-
-class Clock:
-    """Turned by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def test_a_pace_is_tokens_over_seconds(clock: Clock) -> None:
