@@ -22,14 +22,20 @@ CACHE_STEP: Final = 256
 """Tokens by which mlx-lm's KV cache grows (``mlx_lm.models.cache.KVCache.step``)."""
 
 _EXECUTE: Final = (
-    "import os, resource, sys; n = int(sys.argv[1]); "
-    "resource.setrlimit(resource.RLIMIT_AS, (n, n)); os.execv(sys.argv[2], sys.argv[2:])"
+    "import os, resource, sys; bounds = int(sys.argv[1]), int(sys.argv[2]); "
+    "resource.setrlimit(resource.RLIMIT_AS, bounds); os.execv(sys.argv[3], sys.argv[3:])"
 )
 
 
-def limited(limit_bytes: int) -> tuple[str, ...]:
-    """What to put before a command, whose first word is a path, so that it runs under the limit."""
-    return (sys.executable, "-c", _EXECUTE, str(limit_bytes))
+def limited(limit_bytes: int, most_bytes: int | None = None) -> tuple[str, ...]:
+    """What to put before a command, whose first word is a path, so that it runs under the limit.
+
+    Args:
+        limit_bytes: the limit.
+        most_bytes: to which it may be raised later, as :func:`resource.getrlimit` has it; None: not at all.
+    """
+    most = limit_bytes if most_bytes is None else most_bytes
+    return (sys.executable, "-c", _EXECUTE, str(limit_bytes), str(most))
 
 
 def kv_bytes_per_token(model: Path, element_bytes: int = 4) -> int:

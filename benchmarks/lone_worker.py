@@ -32,6 +32,23 @@ def python_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
+def engine_pid(worker_pid: int) -> int:
+    """The process of a worker's engine; 0 where there is none now, or no such worker."""
+    try:
+        children = psutil.Process(worker_pid).children()
+        return next((child.pid for child in children if "workers.engine" in child.cmdline()), 0)
+    except psutil.Error:
+        return 0
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is no more, its parent told or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class LoneWorker:
     """A worker, alone on its server."""
@@ -59,11 +76,7 @@ class LoneWorker:
     @property
     def engine_pid(self) -> int:
         """Its engine's process; 0 where there is none now."""
-        try:
-            children = psutil.Process(self.child.pid).children()
-            return next((child.pid for child in children if "workers.engine" in child.cmdline()), 0)
-        except psutil.Error:
-            return 0
+        return engine_pid(self.child.pid)
 
     @property
     def log(self) -> str:

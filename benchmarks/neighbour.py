@@ -19,6 +19,7 @@ from typing import IO, Any, Final, Protocol
 
 import psutil
 
+from benchmarks.address_space import limited
 from benchmarks.lone_worker import ROOT, python_path
 
 _BLOCK_BYTES: Final = 1 << 30
@@ -26,12 +27,6 @@ _LEAST_BLOCK_BYTES: Final = 16 << 20
 _TRIES: Final = 2000
 _SETTLE_SECONDS: Final = 0.05
 """How long a device may take to show in its count what was just taken or given back."""
-
-_LIMITED: Final = (
-    "import os, resource, sys; n = int(sys.argv[1]); "
-    "resource.setrlimit(resource.RLIMIT_AS, (n, resource.getrlimit(resource.RLIMIT_AS)[1])); "
-    "os.execv(sys.argv[2], sys.argv[2:])"
-)
 
 
 class Neighbour(Protocol):
@@ -73,7 +68,7 @@ class AddressSpace:
         """Sets the limit, and becomes what follows."""
         if self._limit_bytes is None:
             return ()
-        return (sys.executable, "-c", _LIMITED, str(self._limit_bytes))
+        return limited(self._limit_bytes, resource.getrlimit(resource.RLIMIT_AS)[1])
 
     def settled_bytes(self, engine_pid: int) -> int:
         """Its address space."""

@@ -46,6 +46,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks.following import Crowd, Difference, Story, compare
+from benchmarks.lone_worker import engine_pid, has_ended
 from benchmarks.random_models import write_random_llama
 from benchmarks.stack import START_SECONDS, Stack, stack, wait_until
 from scheduler import fleet
@@ -182,9 +183,10 @@ def _round(
     crowd = Crowd(running.url, bodies)
     crowd.wait_until(lambda story: bool(story.starts()), every=True)
     crowd.wait_until(lambda story: story.tokens >= tokens, every=False)
-    pid = _engine(worker)
+    pid = engine_pid(worker.pid)
+    assert pid, "the worker has no engine"
     end(pid)
-    wait_until(lambda: _dead(pid), "end of the engine")
+    wait_until(lambda: has_ended(pid), "end of the engine")
     died_at = time.monotonic()
     stories = crowd.stay()
     tally.differences += [compare(one, other) for one, other in zip(calm, stories, strict=True)]
@@ -219,19 +221,6 @@ def _worker(running: Stack) -> Iterator[Child]:
         )
         yield child
     wait_until(lambda: not fleet.live_workers(running.connection), "end of the worker")
-
-
-def _engine(worker: Child) -> int:
-    children = psutil.Process(worker.pid).children()
-    return next(child.pid for child in children if "workers.engine" in child.cmdline())
-
-
-def _dead(pid: int) -> bool:
-    """Whether a process has ended, its parent told or not."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _named(worker: Child) -> collections.Counter[str]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 import psutil
 from redis import Redis
 
+from benchmarks.lone_worker import engine_pid, has_ended
 from scheduler import fleet
 from scheduler.events import STEPS_CHANNEL, Kind, LoggedEvent, parse_step, read_events
 from scheduler.job import PRIORITIES, TERMINAL, State
@@ -61,11 +62,7 @@ class RunningWorker:
     @property
     def engine_pid(self) -> int:
         """The engine's process id; 0 where there is none now."""
-        try:
-            children = psutil.Process(self.process.pid).children()
-            return next((child.pid for child in children if "workers.engine" in child.cmdline()), 0)
-        except psutil.NoSuchProcess:
-            return 0
+        return engine_pid(self.process.pid)
 
     def exit_code(self, seconds: float = 30.0) -> int:
         """Wait for its end."""
@@ -297,11 +294,4 @@ def _end(child: psutil.Process) -> None:
 
 def gone(pid: int) -> Callable[[], bool]:
     """Whether a process is no more, for `wait_until`."""
-
-    def look() -> bool:
-        try:
-            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-
-    return look
+    return lambda: has_ended(pid)

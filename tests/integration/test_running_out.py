@@ -13,6 +13,7 @@ import openai
 import psutil
 import pytest
 
+from benchmarks.address_space import limited
 from benchmarks.following import Crowd
 from benchmarks.random_models import write_random_llama
 from scheduler.card import ModelCard
@@ -29,7 +30,6 @@ pytestmark = [
 
 MODEL = "huge"
 CHUNK = 16
-LIMITED = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_AS, (n, n)); os.execv(sys.argv[2], sys.argv[2:])"
 EXACT = ("env", "MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=131072")
 """No address space that glibc has put by for later: what an allocation takes counts at once."""
 
@@ -98,7 +98,7 @@ class Place:
     def short_of_memory(self, large: Large) -> Iterator[RunningWorker]:
         """A worker whose engine has half of what the large job's cache takes."""
         takes = alone_bytes(self.card, large.row, CHUNK) - self.card.weights_bytes
-        prefix = (*EXACT, sys.executable, "-c", LIMITED, str(self.engine_bytes + takes // 2))
+        prefix = (*EXACT, *limited(self.engine_bytes + takes // 2))
         with self.site.worker(prefix=prefix, memory_budget=self.budget(large)) as worker:
             yield worker
             assert worker.process.poll() is None

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from redis import Redis
 
+from benchmarks.address_space import limited
 from benchmarks.random_models import write_random_llama
 from scheduler.card import ModelCard
 from scheduler.events import Kind, LoggedEvent
@@ -260,9 +261,6 @@ def test_a_worker_that_comes_back_too_late_changes_nothing(site: Site, texts: li
         told(site, heard, job_id)
 
 
-LIMITED = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_AS, (n, n)); os.execv(sys.argv[2], sys.argv[2:])"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS")
 def test_running_out_of_memory_for_real_is_a_503(tmp_path: Path) -> None:
     """Under an address space that the job alone outgrows, MLX's CPU build dies of a segmentation fault:
@@ -281,7 +279,7 @@ def test_running_out_of_memory_for_real_is_a_503(tmp_path: Path) -> None:
             need = alone_bytes(ModelCard.from_json(report.cards["huge"]), row, 16)
             space = psutil.Process(free.engine_pid).memory_info().vms
         limit = space + need // 2
-        prefix = (sys.executable, "-c", LIMITED, str(limit))
+        prefix = limited(limit)
         with site.worker(prefix=prefix, memory_budget=need + (1 << 20)) as worker:
             large = site.submit("x" * 3000, max_tokens=50)
             small = site.submit("small", max_tokens=5)
