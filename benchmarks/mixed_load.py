@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmarks.points import quantile
 from benchmarks.sse_clients import Streamed
 from benchmarks.workload import Arrival, requests
 
@@ -185,12 +186,6 @@ def figures(asked: Sequence[Job], answers: Sequence[Streamed]) -> dict[str, Clas
             done_p99=quantile(done, 0.99),
         )
     return made
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The least value that so large a share of them does not exceed; infinite where there are none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.inf
 
 
 def goodput(by_class: Mapping[str, ClassFigures], seconds: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import mixed
-from benchmarks.mixed_load import CLASSES, MODELS, Job, figures, is_good, jobs, quantile, ratio_to_peer
+from benchmarks.mixed_load import CLASSES, MODELS, Job, figures, is_good, jobs, ratio_to_peer
 from benchmarks.offered import scaled_seconds
 from benchmarks.peers import PEERS
 from benchmarks.plots import bar_mixed
@@ -82,13 +82,6 @@ def test_goodput_counts_good_answers_only_and_what_never_came_is_infinitely_late
     assert made["batch"].done_p99 == math.inf
     assert made["batch"].shown(10.0)["done_p99_s"] is None
     assert made["batch"].shown(10.0)["goodput"] == 10.0
-
-
-def test_a_quantile_is_the_least_value_that_so_many_do_not_exceed() -> None:
-    values = [float(value) for value in range(100, 0, -1)]
-    assert [quantile(values, share) for share in (0.5, 0.99, 1.0)] == [50.0, 99.0, 100.0]
-    assert quantile([3.0], 0.5) == 3.0
-    assert quantile([], 0.5) == math.inf
 
 
 @pytest.mark.parametrize(
