@@ -63,3 +63,38 @@ def plot_goodput(figures: Sequence[Mapping[str, Any]], path: Path) -> None:
         *axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8, frameon=False
     )
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def bar_mixed(by_server: Mapping[str, Mapping[str, Any]], path: Path, seconds: float) -> None:
+    """A mixed workload: goodput by server, its classes on top of each other, and p99 of the first text by class.
+
+    Args:
+        by_server: by class, ``goodput`` in tokens a second and ``first_p99_s``, None where it never came.
+        path: an SVG file.
+        seconds: of the run, which a first text that never came is drawn as long as.
+    """
+    mpl.rcParams["svg.hashsalt"] = "tidegate"
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    good, first = figure.subplots(1, 2)
+    places, base = range(len(by_server)), [0.0] * len(by_server)
+    for shift, (name, colour) in enumerate((("interactive", "tab:orange"), ("batch", "tab:blue"))):
+        rows = [each[name] for each in by_server.values()]
+        heights = [row["goodput"] for row in rows]
+        good.bar(places, heights, bottom=base, color=colour, label=name)
+        base = [below + height for below, height in zip(base, heights, strict=True)]
+        beside = [place + 0.4 * shift - 0.2 for place in places]
+        late = [seconds if row["first_p99_s"] is None else row["first_p99_s"] for row in rows]
+        first.bar(beside, late, width=0.4, color=colour)
+        for place, row in zip(beside, rows, strict=True):
+            if row["first_p99_s"] is None:
+                first.annotate("never", (place, seconds), ha="center", va="bottom", fontsize=7)
+    first.set_yscale("log")
+    first.set_ylabel("first text, p99, s", fontsize=8)
+    good.set_ylabel("goodput, tokens/s", fontsize=8)
+    for axes in (good, first):
+        axes.set_xticks(places, list(by_server), fontsize=8)
+        axes.tick_params(axis="y", labelsize=8)
+    figure.legend(
+        *good.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
+    )
+    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -38,7 +38,12 @@ class Stack:
 
 @contextmanager
 def stack(
-    models: dict[str, Path], *, workers: int = 1, worker_prefix: Sequence[str] = (), **settings: object
+    models: dict[str, Path],
+    *,
+    workers: int = 1,
+    worker_prefix: Sequence[str] = (),
+    start_seconds: float = START_SECONDS,
+    **settings: object,
 ) -> Iterator[Stack]:
     """Start everything, wait until every worker has a model loaded, and end everything afterwards.
 
@@ -46,6 +51,7 @@ def stack(
         models: the served names and their folders; the first is loaded at the start.
         workers: how many; several get an even part of half the RAM each, unless a budget is among the settings.
         worker_prefix: a command that starts each worker, such as one that limits it.
+        start_seconds: that the API, and then the workers, may take until they are ready.
         settings: what differs from the defaults, by field.
     """
     if workers > 1:
@@ -64,8 +70,8 @@ def stack(
             children = tuple(processes.start(program) for _ in range(workers))
             connection = redis.Redis.from_url(chosen.server_url)
             with Client(url) as client:
-                processes.wait_until(client.ready, "the API", START_SECONDS)
-            processes.wait_until(lambda: _loaded(connection) == workers, "the workers", START_SECONDS)
+                processes.wait_until(client.ready, "the API", start_seconds)
+            processes.wait_until(lambda: _loaded(connection) == workers, "the workers", start_seconds)
             yield Stack(chosen, url, connection, Lifecycle(connection, chosen), api, children)
             connection.close()
 
