@@ -32,15 +32,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 
 from benchmarks import peers
 from benchmarks.bare_batch import bare_batch
 from benchmarks.peers import PEERS
+from benchmarks.points import Point, bare_point, quantile, streamed_point
 from benchmarks.random_models import write_random_llama
-from benchmarks.sse_clients import Streamed, chat_body, drive
+from benchmarks.sse_clients import chat_body, drive
 from benchmarks.stack import stack
 
 ANSWER_SECONDS: Final = 900.0
@@ -72,15 +73,6 @@ SAMPLE: Final = Load(
 SMALL: Final = Load(
     "small", 256, {1: 10, 4: 32, 16: 128, 32: 192}, 3, "{round} {at:03d} the tide comes in, slow"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """How one contender answered at one concurrency; seconds."""
-
-    tokens_per_second: float
-    first: Sequence[float]
-    gaps: Sequence[float]
 
 
 Contender = Callable[[list[str], int, int], Point]
@@ -168,8 +160,7 @@ def contenders(model: Path, folder: Path, peers_dir: Path | None) -> Iterator[di
         bare = ends.enter_context(bare_batch(model))
 
         def limit(prompts: list[str], concurrency: int, max_tokens: int) -> Point:
-            told = bare.run(prompts, concurrency, max_tokens)
-            return Point(told["tokens"] / told["seconds"], told["first_seconds"], told["gap_seconds"])
+            return bare_point(bare.run(prompts, concurrency, max_tokens))
 
         them: dict[str, Contender] = {LIMIT: limit}
         for peer in PEERS if peers_dir is not None else ():
@@ -196,7 +187,7 @@ def _http(url: str, model: str, stopped: Sequence[int]) -> Contender:
         answers = drive(url, bodies, concurrency, ANSWER_SECONDS)
         for pid in stopped:
             _signal(pid, signal.SIGSTOP)
-        return point(answers, max_tokens)
+        return streamed_point(answers, max_tokens)
 
     return answer
 
@@ -206,21 +197,6 @@ def _signal(pid: int, what: signal.Signals) -> None:
     root = psutil.Process(pid)
     for process in (root, *root.children(recursive=True)):
         os.kill(process.pid, what)
-
-
-def point(answers: Sequence[Streamed], max_tokens: int) -> Point:
-    """What the streams of one round say.
-
-    Raises:
-        ValueError: one of them was not answered, or not to its length.
-    """
-    for each in answers:
-        if not each.answered or each.tokens != max_tokens:
-            raise ValueError(f"{each.tokens} tokens of {max_tokens}, {each.finish_reason!r} {each.error}")
-    seconds = max(each.ended_at for each in answers) - min(each.asked_at for each in answers)
-    tokens = sum(each.tokens for each in answers)
-    gaps = [gap for each in answers for gap in each.gaps_seconds]
-    return Point(tokens / seconds, [each.first_seconds for each in answers], gaps)
 
 
 # What is said
@@ -281,16 +257,10 @@ def table(points: Mapping[tuple[str, int, str], Point]) -> str:
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for (model, concurrency, name), each in points.items():
-        times = [percentile(kind, share) for kind in (each.first, each.gaps) for share in (0.5, 0.99)]
+        times = [quantile(kind, share) for kind in (each.first, each.gaps) for share in (0.5, 0.99)]
         said = " | ".join(f"{1000 * seconds:,.1f}" for seconds in times)
         lines.append(f"| {model} | {concurrency} | {name} | {each.tokens_per_second:,.1f} | {said} |")
     return "\n".join(lines)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which a share of them lies; 0 of none."""
-    ordered: Any = sorted(values)
-    return float(ordered[min(len(ordered) - 1, int(share * len(ordered)))]) if ordered else 0.0
 
 
 if __name__ == "__main__":

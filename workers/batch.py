@@ -39,8 +39,9 @@ _LASTING: Final = 16
 """Decode steps that are foreseen as one, where they differ in their lengths alone."""
 
 _MEASURED_FIRST: Final = 8
-_MEASURED_EVERY: Final = 32
-"""Of the steps that could teach, the first few and then one in so many are held back to do so."""
+_MEASURED_EVERY: Final = 256
+"""Of the steps that could teach, the first few and then one in so many are held back to do so: on a GPU such a step
+takes as long as three."""
 
 
 class ModelBatch:
@@ -53,6 +54,7 @@ class ModelBatch:
         prefill_rows: prompts computed together.
         max_batch: rows that decode together.
         gap_seconds: for how long prompts may keep the rows that decode waiting.
+        late_errors: whether a step can fail after its tokens were had, as a GPU's can.
     """
 
     def __init__(
@@ -64,12 +66,16 @@ class ModelBatch:
         prefill_rows: int,
         max_batch: int,
         gap_seconds: float = math.inf,
+        late_errors: bool = False,
     ) -> None:
         self.loaded, self.card = loaded, card
         self.chunk_tokens, self.prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
         self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
+        self._late_errors = late_errors
+        self._ended: list[JobStep] = []
+        """Ends that are told once the step after them has not failed."""
         self._generator: Any = None
         self._margins = Margins()
         self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
@@ -77,7 +83,7 @@ class ModelBatch:
         self._lasts = 0
         self._most_bytes = self._share_bytes = 0
         self._members_then: tuple[list[int], list[int]] = ([], [])
-        self._regrouped = False
+        self._regrouped = self._uncopied = False
         self._has_states = any(group.kind == "state" for group in card.caches)
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
@@ -86,6 +92,11 @@ class ModelBatch:
         self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     def __len__(self) -> int:
+        return len(self._jobs) + len(self._ended)
+
+    @property
+    def running(self) -> int:
+        """Jobs that are computed: the others have ended, and are yet to be told of."""
         return len(self._jobs)
 
     @property
@@ -95,8 +106,8 @@ class ModelBatch:
 
     @property
     def keys(self) -> list[str]:
-        """The running jobs' keys."""
-        return list(self._jobs)
+        """The jobs' keys."""
+        return [*self._jobs, *(step.key for step in self._ended)]
 
     @property
     def prefilling(self) -> bool:
@@ -151,6 +162,10 @@ class ModelBatch:
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
+        ended, self._ended = self._ended, []
+        if not self._jobs:
+            mx.synchronize(self._generator.stream)
+            return ended
         measured = self._teaches()
         if measured:
             mx.synchronize(self._generator.stream)  # the step before is let go first
@@ -175,14 +190,20 @@ class ModelBatch:
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
         if prompts and self._has_states:
             self._make_whole(is_state)  # a chunk's last values, cut out of all of them
-        alone = not self._regroup()
-        self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
+        if not self._uncopied:  # else it had copies to make that no job needs
+            alone = not self._regroup(budget_bytes)
+            self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
+        else:
+            self._uncopied = False
+            self._regroup(budget_bytes)
         taken = [self._take(response) for response in responses if response.uid in self._by_uid]
         steps = [step for step in taken if step is not None]
         if any(step.result for step in steps):
-            self._regroup()
-            mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
-        return steps
+            self._regroup(budget_bytes)
+        if self._late_errors:
+            self._ended = [step for step in steps if step.result]
+            steps = [step for step in steps if not step.result]
+        return [*ended, *steps]
 
     def foresee(self, room_bytes: int) -> int:
         """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
@@ -196,7 +217,10 @@ class ModelBatch:
         if self._generator is not None:
             for part in (self._generator, self._parts[0]):
                 part.prefill_step_size = chunk  # both read it at every loop
-        return self._foreseen.growth_bytes
+        growth = self._foreseen.growth_bytes
+        if self._uncopied and growth + self.cache_bytes > room_bytes:  # the room has gone meanwhile
+            self._copy()
+        return growth + self.cache_bytes if self._uncopied else growth
 
     def _foreseen_now(self, lasting: int) -> Callable[[int], Foreseen]:
         loads, real = self.loads, self.extents
@@ -216,7 +240,9 @@ class ModelBatch:
     def _teaches(self) -> bool:
         """Whether the next step is measured: one in a few of those that make peaks."""
         foreseen = self._foreseen
-        if not (foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4):
+        if self._uncopied or not (
+            foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4
+        ):
             return False
         seen = self._steps_seen[foreseen.kind]
         self._steps_seen[foreseen.kind] += 1
@@ -266,14 +292,24 @@ class ModelBatch:
         )
         return prompts, decoding
 
-    def _regroup(self) -> bool:
-        """Where rows came or went, copy together what they left, a layer at a time: until then all is held."""
+    def _regroup(self, budget_bytes: int = 0) -> bool:
+        """Where rows came or went, copy together what they left, a layer at a time: until then all is held.
+
+        Where there is room for all of it twice, that is left to the next step, which waits for nothing.
+        """
         (prompts, decoding), self._members_then = self._members_then, self._members
         if decoding == self._members_then[1] and prompts == self._members_then[0][: len(prompts)]:
             return False  # new prompts were copied with their first chunk
         self._regrouped, self._lasts = True, 0
-        self._make_whole(lambda _: True)
+        twice = 2 * (self.cache_bytes + self._foreseen.growth_bytes)
+        self._uncopied = mx.get_active_memory() + twice <= budget_bytes
+        if not self._uncopied:
+            self._copy()
         return True
+
+    def _copy(self) -> None:
+        self._uncopied = False
+        self._make_whole(lambda _: True)
 
     def _make_whole(self, which: Callable[[Any], bool]) -> None:
         with one_at_a_time(), mx.stream(self._generator.stream):
@@ -287,6 +323,8 @@ class ModelBatch:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
+        self._ended.clear()
+        self._uncopied = False
         self._most_bytes = self._lasts = 0
         self._members_then = ([], [])
         self._generator = None

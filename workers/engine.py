@@ -161,7 +161,8 @@ class Engine:
             unsupported = isinstance(error, ModelUnsupported)
             self._send({"kind": "load_failed", "model": name, "reason": reason, "unsupported": unsupported})
             return
-        self._batches[name] = ModelBatch(loaded, card, **self._shape)
+        late = not self._device.startswith("cpu")
+        self._batches[name] = ModelBatch(loaded, card, **self._shape, late_errors=late)
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
         told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": in_use()}
         self._send({"kind": "loaded", "model": name, **told, **seconds})
@@ -225,7 +226,7 @@ class Engine:
         """Make room for a batch's next step; False where it has no job left to step."""
         dropped = False
         while len(batch):
-            jobs = sum(map(len, self._batches.values()))
+            jobs = sum(each.running for each in self._batches.values())
             used, budget = self._budget.used_bytes(), self._budget.limit_bytes(jobs)
             growth = batch.foresee(budget - used)
             done = dropped or self._budget.dropped(jobs)

@@ -194,7 +194,9 @@ def test_running_streams_do_not_stand_still_for_a_prompt(tiny_model: Path, tmp_p
         talk.result(beside)
         longest = {}
         for key in (alone, beside):
-            told = [0] + [step["computed"][key] for step in talk.of("step") if key in step.get("computed", {})]
+            told = [0] + [
+                step["computed"][key] for step in talk.of("step") if key in step.get("computed", {})
+            ]
             longest[key] = max(after - before for before, after in itertools.pairwise(told))
         assert longest[alone] == 256
         assert longest[beside] <= 128
