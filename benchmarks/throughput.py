@@ -38,6 +38,7 @@ import psutil
 
 from benchmarks import peers
 from benchmarks.bare_batch import bare_batch
+from benchmarks.pages import machine, replace_part
 from benchmarks.peers import PEERS
 from benchmarks.points import Point, bare_point, quantile, streamed_point
 from benchmarks.random_models import write_random_llama
@@ -45,6 +46,7 @@ from benchmarks.sse_clients import chat_body, drive
 from benchmarks.stack import stack
 
 ANSWER_SECONDS: Final = 900.0
+DOCS: Final = Path(__file__).parents[1] / "docs"
 LIMIT: Final = "limit"
 OWN: Final = "tidegate"
 
@@ -60,18 +62,29 @@ class Load:
 
     rounds: int
     prompt: str
-    """A number and a round are put in."""
+    """A round, a concurrency and a number are put in."""
 
     def prompts(self, concurrency: int, round_: int) -> list[str]:
         """Different ones each time, so that nobody has computed them before; of one length."""
-        return [self.prompt.format(at=at, round=round_) for at in range(self.asked[concurrency])]
+        return [
+            self.prompt.format(at=at, round=round_, concurrency=concurrency)
+            for at in range(self.asked[concurrency])
+        ]
 
 
 SAMPLE: Final = Load(
-    "sample", 16, {1: 4, 4: 4, 16: 16, 32: 32}, 1, "Round {round}, {at:03d}: tell a story of the sea."
+    "sample",
+    16,
+    {1: 4, 4: 4, 16: 16, 32: 32},
+    1,
+    "{round}.{concurrency:02d}.{at:03d}: tell a story of the sea.",
 )
 SMALL: Final = Load(
-    "small", 256, {1: 10, 4: 32, 16: 128, 32: 192}, 3, "{round} {at:03d} the tide comes in, slow"
+    "small",
+    256,
+    {1: 10, 4: 32, 16: 128, 32: 192},
+    3,
+    "{round} {concurrency:02d} {at:03d} the tide comes in, now.",
 )
 
 
@@ -87,6 +100,7 @@ def main() -> None:
         "--sample", type=Path, help="the sample model's folder; made anew where it is not given"
     )
     parser.add_argument("--only", choices=[SAMPLE.model, SMALL.model], help="one model alone")
+    parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
     parser.add_argument("--without-peers", action="store_true", help="the limit and tidegate alone")
     chosen = parser.parse_args()
     points: dict[tuple[str, int, str], Point] = {}
@@ -99,13 +113,17 @@ def main() -> None:
                 ) as them:
                     points |= measure(load, them)
     print(table(points))
+    if chosen.write_docs:
+        write_docs(points, DOCS)
     print(json.dumps(figures(points)))
 
 
 def measure(load: Load, them: Mapping[str, Contender]) -> dict[tuple[str, int, str], Point]:
     """Every contender at every concurrency, in turn."""
     for answer in them.values():
-        answer([load.prompt.format(at=999, round=9)], 1, 4)  # whatever is made at a first request
+        answer(
+            [load.prompt.format(at=999, round=9, concurrency=9)], 1, 4
+        )  # whatever is made at a first request
     points: dict[tuple[str, int, str], Point] = {}
     for concurrency in load.asked:
         seen: dict[str, list[Point]] = {name: [] for name in them}
@@ -250,10 +268,21 @@ def _compared(
                 yield (model, concurrency), own, others
 
 
+def write_docs(points: Mapping[tuple[str, int, str], Point], docs: Path) -> None:
+    """The table, the figures and a picture, into the page about speed."""
+    from benchmarks.plots import plot_throughput  # noqa: PLC0415 - a run without a picture needs no matplotlib
+
+    drawn = {where: (each.tokens_per_second, quantile(each.first, 0.5)) for where, each in points.items()}
+    plot_throughput(drawn, docs / "throughput.svg")
+    told = ", ".join(f"`{name}` {value}" for name, value in figures(points).items())
+    text = f"![Tokens a second and first text](throughput.svg)\n\n{told}.\n\n{table(points)}\n\nMade on {machine()}."
+    replace_part(docs / "performance.md", "throughput", text)
+
+
 def table(points: Mapping[tuple[str, int, str], Point]) -> str:
     """A line for each point, in Markdown; milliseconds."""
     lines = [
-        "| model | at once | who | tokens/s | first p50 | first p99 | gap p50 | gap p99 |",
+        "| model | at once | who | tokens/s | first text p50, ms | p99 | gap p50, ms | p99 |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for (model, concurrency, name), each in points.items():
