@@ -43,6 +43,8 @@ class Held:
     promised_bytes: int = 0
     """Its reservation at its largest."""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    told: tuple[object, ...] = field(default=(), compare=False, repr=False)
+    """What the worker's account was last told of its progress by."""
 
     @property
     def lease(self) -> Lease:
