@@ -48,6 +48,8 @@ class Candidate:
     def planned(self) -> Row:
         """What is reserved for it."""
         longest = self.row.max_tokens if self.answer_tokens is None else self.answer_tokens
+        if longest >= self.row.max_tokens:
+            return self.row
         return replace(self.row, max_tokens=max(1, min(longest, self.row.max_tokens)))
 
 
@@ -124,10 +126,10 @@ def choose(
     left, passed, too_large = deque(order), list[str](), list[tuple[str, Row]]()
     wait: _Wait | None = None
     company = limits.company
-    full = len(ledger.holders) >= company.most()
+    full = ledger.jobs >= company.most()
     while left and len(too_large) < _MISSES_MOST:
         candidate = left.popleft()
-        larger = ledger.holders and _larger(candidate, too_large)
+        larger = ledger.jobs and _larger(candidate, too_large)
         row = None if full or larger else claimable_row(candidate, ledger, now_seconds, company)
         if row is not None and (wait is None or wait.lets(candidate, row)):
             behind = [] if candidate in owed else _heads_behind(classes, candidate, passed, ledger)
@@ -179,7 +181,7 @@ class _Wait:
     ) -> None:
         self.job = job
         self._ledger, self._now, self._limits = ledger, now_seconds, limits
-        self._rates = rates if job.model in ledger.cards and ledger.holders else None
+        self._rates = rates if job.model in ledger.cards and ledger.jobs else None
         self._found: Blocked | None = None
         if self._rates is not None and job.job_id not in promises.starts_at:
             promises.make(job.job_id, self._how(self._rates).seconds, now_seconds)
@@ -242,7 +244,7 @@ def _larger(candidate: Candidate, too_large: Sequence[tuple[str, Row]]) -> bool:
 
 def kept_out(candidate: Candidate, ledger: Ledger, company: Company) -> bool:
     """Whether too many jobs run for one more to join them, by its bound or by theirs."""
-    return len(ledger.holders) >= company.most(candidate.company_most)
+    return ledger.jobs >= company.most(candidate.company_most)
 
 
 def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float, company: Company) -> Row | None:
@@ -252,7 +254,7 @@ def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float, comp
     if ledger.fits(candidate.model, candidate.planned, now_seconds):
         return candidate.planned
     least = Row(1, candidate.planned.max_tokens)
-    if not ledger.holders and not candidate.counted and ledger.fits(candidate.model, least, now_seconds):
+    if not ledger.jobs and not candidate.counted and ledger.fits(candidate.model, least, now_seconds):
         return least
     return None
 

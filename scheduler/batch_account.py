@@ -98,10 +98,13 @@ class BatchAccount:
         longest = row.max_tokens if max_tokens is None else max_tokens
         self.grown = self.grown or longest > row.max_tokens
         cached = min(row.prompt_tokens + longest, cached_tokens)
-        self.rows[holder] = replace(row, max_tokens=longest, cached_tokens=cached)
+        if (longest, cached) != (row.max_tokens, row.cached_tokens):
+            self.rows[holder] = replace(row, max_tokens=longest, cached_tokens=cached)
 
     def settle(self, room_bytes: int) -> None:
         """Reserve what is foreseen where that is less, and where it is more as far as there is room."""
+        if room_bytes <= 0 and not self.told:
+            return  # it may neither rise nor, before it is known what was given back, fall
         foreseen = self.foreseen_bytes()
         if foreseen and not self.told:
             foreseen = max(self.peak_bytes, foreseen)

@@ -44,6 +44,16 @@ class Answers:
         return len(self.completions) >= ENOUGH
 
     @cached_property
+    def _longest(self) -> int:
+        """The longest answer's tokens."""
+        return max(each.tokens for each in self.completions)
+
+    @cached_property
+    def _ended(self) -> Sequence[float]:
+        """The shares of :attr:`_survival` below 0, so that they ascend too, to be searched."""
+        return [-each for each in self._survival[1]]
+
+    @cached_property
     def _survival(self) -> tuple[Sequence[int], Sequence[float]]:
         """Lengths at which answers ended, ascending, and the share that is longer than each."""
         lengths: list[int] = []
@@ -83,13 +93,13 @@ class Answers:
         """
         if not self.enough or level >= 1:
             return max_tokens
-        lengths, shares = self._survival
+        lengths, _ = self._survival
         share = self.surviving(made_tokens)
         wanted = share * (1 - level)
         first = bisect_right(lengths, made_tokens)
-        at = first + bisect_left([-each for each in shares[first:]], -wanted - 1e-12)
+        at = bisect_left(self._ended, -wanted - 1e-12, first)
         if share <= 0 or at >= len(lengths):
-            longest = max(each.tokens for each in self.completions)
+            longest = self._longest
             at_least = max(longest, 2 * made_tokens) if share <= 0 or made_tokens >= longest else max_tokens
             return max(min(max_tokens, at_least), min(max_tokens, made_tokens + 1))
         return min(max_tokens, max(lengths[at], made_tokens + 1))

@@ -38,6 +38,8 @@ class Kind(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
+_written: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 TERMINAL_KINDS: Final = frozenset(Kind(state.value) for state in TERMINAL)
 
 
@@ -66,14 +68,14 @@ def events_key(job_id: str) -> str:
 
 def append_command(job_id: str, event: LoggedEvent) -> tuple[Word, ...]:
     """The command that writes an event."""
-    data = json.dumps(event.data, separators=(",", ":"), ensure_ascii=False)
+    data = _written(event.data)
     return ("XADD", events_key(job_id), f"{event.number}-0", "kind", event.kind.value, "data", data)
 
 
 def publish_command(news: Iterable[tuple[str, LoggedEvent]]) -> tuple[Word, ...]:
     """The command that tells every reader of a step's events."""
     rows = [[job_id, event.number, event.kind.value, event.data] for job_id, event in news]
-    return ("PUBLISH", STEPS_CHANNEL, json.dumps(rows, separators=(",", ":"), ensure_ascii=False))
+    return ("PUBLISH", STEPS_CHANNEL, _written(rows))
 
 
 def parse_step(payload: bytes | str) -> list[tuple[str, LoggedEvent]]:

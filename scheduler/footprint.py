@@ -46,6 +46,8 @@ temperature, 5 with nucleus and penalties; and the last step's."""
 
 def fitted(card: ModelCard, row: Row) -> Row:
     """The row as the model's positions allow it: no more than they hold of prompt, then of answer."""
+    if row.tokens <= card.context_tokens and row.prompt_tokens < card.context_tokens:
+        return row
     prompt = max(1, min(row.prompt_tokens, card.context_tokens - 1))
     longest = max(1, min(row.max_tokens, card.context_tokens - prompt))
     return replace(
@@ -201,6 +203,13 @@ def joined_bytes(
     Prompts that are being computed may be a chunk further than was told: then the newcomer's is padded to
     theirs. The larger of both cases counts.
     """
+    return _joined(card, row, tuple(beside), chunk_tokens, prefill_rows, real)
+
+
+@lru_cache(maxsize=1024)  # a claim asks whether it fits, by how much, and once more when it holds it
+def _joined(
+    card: ModelCard, row: Row, beside: tuple[Row, ...], chunk_tokens: int, prefill_rows: int, real: Extents
+) -> int:
     begun = sum(0 < each.cached_tokens < each.prompt_tokens for each in beside)
     late = []
     for each in beside:

@@ -43,6 +43,8 @@ class Held:
     promised_bytes: int = 0
     """Its reservation at its largest."""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    told: tuple[object, ...] = field(default=(), compare=False, repr=False)
+    """What the worker's account was last told of its progress by."""
 
     @property
     def lease(self) -> Lease:
@@ -190,18 +192,18 @@ class Holding:
                 if completion := completion_of(item.outcome.result):
                     lengths.append(completion_swap(held.rec.meta.model, completion, end.guards))
             news += [(held.rec.id, event) for event in events]
-        return [*swaps, self._queue.publish(news, [item.held.rec for item in progress]), *lengths]
+        return [*swaps, self._queue.publish(news, len(swaps)), *lengths]
 
     def send(self, swaps: Sequence[Swap], held: Sequence[Held]) -> list[Held]:
         """Do what :meth:`prepare` made; the jobs that this worker does not hold any more.
 
         Readers are told only where all are held: what a worker says of a job that it lost must not reach a
-        stream. The others' streams then find the gap. The swaps that tell, and that count an answer's length, go
-        first, as an ending job is held until its own; the server tells when all is written.
+        stream. The others' streams then find the gap. The swaps that count an answer's length go first, as an
+        ending job is held until its own; the one that tells goes last, as it asks whether the jobs' were done.
         """
-        first, jobs = swaps[len(held) :], swaps[: len(held)]
-        answers = self._queue.swap(*first, *jobs)[len(first) :]
-        return [job for job, answer in zip(held, answers, strict=True) if answer != 1]
+        jobs, tells, lengths = swaps[: len(held)], swaps[len(held) : len(held) + 1], swaps[len(held) + 1 :]
+        answers = self._queue.swap(*lengths, *jobs, *tells)[len(lengths) :]
+        return [job for job, answer in zip(held, answers, strict=False) if answer != 1]
 
     def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> Swap:
         """The swap that lets a job wait again, at the front of its queue.

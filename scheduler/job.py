@@ -15,6 +15,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from scheduler.errors import TransitionRefused
@@ -90,6 +91,7 @@ class Lease:
         return f"{self.worker}/{self.attempt}"
 
     @classmethod
+    @lru_cache(maxsize=1024)  # a running job's is asked for at every step
     def parse(cls, text: str) -> Lease:
         """Read what ``str`` wrote.
 

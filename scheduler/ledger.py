@@ -100,6 +100,11 @@ class Ledger:
         return {holder: row for batch in self._batches.values() for holder, row in batch.rows.items()}
 
     @property
+    def jobs(self) -> int:
+        """How many hold memory."""
+        return sum(len(batch.rows) for batch in self._batches.values())
+
+    @property
     def prompts(self) -> Mapping[Holder, bool]:
         """Those whose prompts are still to be computed, and whether each is interactive."""
         left = (holder for holder, row in self.holders.items() if row.cached_tokens < row.prompt_tokens)
@@ -124,12 +129,12 @@ class Ledger:
     @property
     def _alone_bytes(self) -> int | None:
         """What a job may take that would be alone here; None where others are."""
-        return None if self.holders else self.budget_bytes - self.weights_bytes
+        return None if self.jobs else self.budget_bytes - self.weights_bytes
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
         need = self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row)
-        return need <= self._room(now_seconds, company=bool(self.holders))
+        return need <= self._room(now_seconds, company=self.jobs > 0)
 
     def fits_without(
         self,
@@ -265,7 +270,10 @@ class Ledger:
         self.pressure.ran_out(now_seconds)
 
     def _batch_of(self, holder: Holder) -> BatchAccount | None:
-        return next((batch for batch in self._batches.values() if holder in batch.rows), None)
+        for batch in self._batches.values():  # asked for every job at every look: no generator
+            if holder in batch.rows:
+                return batch
+        return None
 
     def _shrink_cache(self) -> None:
         room = self.budget_bytes - self.weights_bytes - self.reserved_bytes

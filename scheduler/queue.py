@@ -204,9 +204,14 @@ class JobQueue(Shelf):
             commands.append(("HSET", Job.key_for(rec.id), "meta", meta.dump()))
         return Swap(self._held(rec), tuple(commands))
 
-    def publish(self, news: Sequence[tuple[str, LoggedEvent]], held: Sequence[JobRecord] = ()) -> Swap:
-        """The swap that tells readers of a step's events, where every job of the step is held."""
-        return Swap(tuple(guard for rec in held for guard in self._held(rec)), (publish_command(news),))
+    def publish(self, news: Sequence[tuple[str, LoggedEvent]], written: int = 0) -> Swap:
+        """The swap that tells readers of a step's events, where the swaps that write them were done: it follows them.
+
+        Args:
+            news: the jobs' events.
+            written: how many swaps write them.
+        """
+        return Swap((Guard((), written, "done"),), (publish_command(news),))
 
     def give_back(self, rec: JobRecord) -> bool:
         """Put a job that a plain RQ worker dequeued where a claim finds it; False where that is done."""
@@ -243,11 +248,8 @@ class JobQueue(Shelf):
 
     def _held(self, rec: JobRecord) -> tuple[Guard, ...]:
         """That the attempt holds its job; RQ's own recovery takes jobs away by their status alone."""
-        key = Job.key_for(rec.id)
-        return (
-            Guard(("HGET", key, LEASE_FIELD), rec.lease or "?"),
-            Guard(("HGET", key, "status"), JobStatus.STARTED.value),
-        )
+        both = f"{rec.lease or '?'}\n{JobStatus.STARTED.value}"
+        return (Guard(("HMGET", Job.key_for(rec.id), LEASE_FIELD, "status"), both, "words"),)
 
     def _taken(self, rec: JobRecord) -> tuple[Guard, ...]:
         """That a job waits as it was read, with no attempt since; and it is taken out of its list."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from dataclasses import asdict
 from typing import Final
 
 from redis import Redis
@@ -60,7 +59,7 @@ def end_job(rec: JobRecord, outcome: Outcome, job: Job, ttl: int, pipe: Pipeline
         job,
         Result.Type.SUCCESSFUL if status is JobStatus.FINISHED else Result.Type.FAILED,
         ttl,
-        return_value=asdict(outcome),
+        return_value={"state": outcome.state, "result": outcome.result, "error": outcome.error},
         exc_string=(outcome.error or {}).get("message") or outcome.state.value,
         worker_name=Lease.parse(rec.lease).worker if rec.lease else "",
         pipeline=pipe,

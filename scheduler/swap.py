@@ -47,20 +47,29 @@ for swap = 1, tonumber(take()) do
   local holds = 1
   for guard = 1, tonumber(take()) do
     local op, expected, args = take(), take(), call()
-    if holds == 1 then
+    if holds == 1 and op == 'done' then
+      for before = swap - tonumber(expected), swap - 1 do
+        if answers[before] ~= 1 then holds = 0 end
+      end
+    elseif holds == 1 then
       local reply = redis.pcall(unpack(args))
       local refused = type(reply) == 'table' and reply.err
       if refused and not string.find(refused, 'WRONGTYPE', 1, true) then return reply end
-      if type(reply) == 'table' then reply = reply.ok or #reply end
+      if op == 'words' and not refused then
+        for i = 1, #reply do reply[i] = reply[i] or '' end
+        reply = table.concat(reply, '\\n')
+      elseif type(reply) == 'table' then
+        reply = reply.ok or #reply
+      end
       if refused then
         holds = 0
-      elseif op == '=' then
+      elseif op ~= '<=' then
         if tostring(reply or '') ~= expected then holds = 0 end
       elseif (tonumber(reply or 0) or 0) > tonumber(expected) then
         holds = 0
       end
-      if holds == 0 then answers[swap] = -guard end
     end
+    if holds == 0 then answers[swap] = answers[swap] or -guard end
   end
   for command = 1, tonumber(take()) do
     local args = call()
@@ -84,11 +93,14 @@ Word = str | bytes | int | float
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A command and what its reply must be: equal to ``expected``, or at most it."""
+    """A command and what its reply must be: equal to ``expected``, or at most it; of several ``words``, a line each.
+
+    With ``done`` there is no command: of the swaps that travel with this one, the ``expected`` last before it were done.
+    """
 
     command: tuple[Word, ...]
     expected: Word
-    op: Literal["=", "<="] = "="
+    op: Literal["=", "<=", "words", "done"] = "="
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ class Claiming:
     promises: Promises = field(default_factory=Promises)
     behind_prompts: bool = False
     _blocked: Candidate | None = None
-    _heads: list[list[tuple[JobRecord, int]]] = field(default_factory=list)
+    _heads: list[list[tuple[JobRecord, int]]] | None = None
+    _seen: dict[str, tuple[tuple[object, ...], Candidate]] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -81,6 +82,8 @@ class Claiming:
             bounds: how much company the running jobs may have that may not have any; None where none is bound.
         """
         beaten, limits = 0, self.limits(bounds)
+        if not any(self._heads or ()):
+            self.forget()
         for tries in range(_LOOKS * self.settings.claim_lookahead):
             classes = self._candidates(ledger)
             heads = [[candidate for candidate, _ in jobs] for jobs in classes]
@@ -89,7 +92,7 @@ class Claiming:
             steps = random.randrange(places(beaten))  # noqa: S311 - not for secrets
             choice = step_aside(look, heads, ledger, self.clock(), limits, steps)
             if choice is None:
-                full = look.behind_prompts or len(ledger.holders) >= limits.company.most()
+                full = look.behind_prompts or ledger.jobs >= limits.company.most()
                 if not full and self._make_room([each for jobs in heads for each in jobs], ledger, limits):
                     continue
                 return None
@@ -126,7 +129,7 @@ class Claiming:
         first = next((candidate for candidate in candidates if candidate.model in ledger.cards), None)
         if first is None or kept_out(first, ledger, limits.company):
             return False
-        row = first.planned if first.counted or ledger.holders else Row(1, first.planned.max_tokens)
+        row = first.planned if first.counted or ledger.jobs else Row(1, first.planned.max_tokens)
         return self.residency.make_room(first.model, ledger.marginal_bytes(first.model, row), ledger)
 
     def take(self, rec: JobRecord, ledger: Ledger) -> Held | None:
@@ -134,8 +137,8 @@ class Claiming:
         if not self._claimable(rec, ledger):
             return None
         candidate, limits = self._candidate(rec, ledger), self.limits(None)
-        row = claimable_row(candidate, ledger, self.clock(), limits.company) if not ledger.holders else None
-        if row is None and not ledger.holders and self._make_room([candidate], ledger, limits):
+        row = claimable_row(candidate, ledger, self.clock(), limits.company) if not ledger.jobs else None
+        if row is None and not ledger.jobs and self._make_room([candidate], ledger, limits):
             row = claimable_row(candidate, ledger, self.clock(), limits.company)
         return self._reserved(rec, Choice(candidate, row), ledger) if row else None
 
@@ -182,7 +185,7 @@ class Claiming:
 
     def _read_heads(self, ledger: Ledger) -> list[list[tuple[JobRecord, int]]]:
         """The heads of the queues: those read last, less what was claimed since, until :meth:`forget`."""
-        if not any(self._heads):
+        if self._heads is None:
             self._heads = self.lifecycle.queue.heads(
                 self._classes, self.settings.claim_lookahead, lambda rec: self._claimable(rec, ledger)
             )
@@ -190,15 +193,18 @@ class Claiming:
 
     def forget(self) -> None:
         """The queues changed: read them anew."""
-        self._heads = []
+        self._heads = None
+        self._seen.clear()
 
     def _keep(self, waiting: Container[str]) -> None:
         """Of what was read, keep what waits: this worker or another took the rest."""
-        self._heads = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads]
+        kept = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads or ()]
+        self._heads = kept if any(kept) else None
 
     def _count_passes(self, passed: Sequence[str]) -> None:
         """What the claim wrote, in what was read before it."""
-        self._heads = [[(rec, passes + (rec.id in passed)) for rec, passes in jobs] for jobs in self._heads]
+        if passed and self._heads:
+            self._heads = [[(rec, n + (rec.id in passed)) for rec, n in jobs] for jobs in self._heads]
 
     def _candidates(self, ledger: Ledger) -> list[list[tuple[Candidate, JobRecord]]]:
         return [
@@ -242,8 +248,12 @@ class Claiming:
     def _candidate(self, rec: JobRecord, ledger: Ledger, passes: int = 0) -> Candidate:
         """A waiting job as admission sees it here."""
         meta, card = rec.meta, ledger.cards.get(rec.meta.model)
+        shape = (meta, passes, card, self.planning.answers(meta.model))
+        seen = self._seen.get(rec.id)
+        if seen is not None and all(was is now for was, now in zip(seen[0], shape, strict=True)):
+            return seen[1]  # each of a look's jobs is weighed again for every claim
         row = rec.row if card is None else fitted(card, rec.row)
-        return Candidate(
+        candidate = Candidate(
             rec.id,
             meta.model,
             row,
@@ -254,3 +264,5 @@ class Claiming:
             arrived_at=rec.created_at,
             priority=meta.priority,
         )
+        self._seen[rec.id] = shape, candidate
+        return candidate

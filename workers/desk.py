@@ -125,11 +125,15 @@ class Desk:
     def tell_progress(self) -> None:
         """Let the account know how far each job is, and how long its answer is now taken to become."""
         assert self.ledger is not None
-        held_rows = self.ledger.holders
         for held in self.running.values():
-            held.promised_bytes = max(held.promised_bytes, self.ledger.share_bytes(held.holder))
-            if held.holder in held_rows:
-                self.ledger.advance(held.holder, held.computed_tokens, self._planning.now(held))
+            holder = held.holder
+            if share := self.ledger.share_bytes(holder):
+                held.promised_bytes = max(held.promised_bytes, share)
+                meta = held.rec.meta
+                progress = (len(held.tokens), held.cached_tokens, meta, self._planning.answers(meta.model))
+                if progress != held.told:  # several looks follow upon one step
+                    held.told = progress
+                    self.ledger.advance(holder, held.computed_tokens, self._planning.now(held))
         self.ledger.settle()
 
     @property

@@ -104,7 +104,8 @@ class Hearing:
                     self.loops.note(message["seconds"], prompt_tokens)
             self._keep_pace(steps, computed)
             self._write(steps)  # a job's tokens before its shedding
-            if self._heard:
+            self._on_sizes()
+            if self._heard and self._heard[0]["kind"] != "step":
                 self._on(self._heard.popleft())
         self._supervisor.heard()
         if died:
@@ -160,12 +161,9 @@ class Hearing:
         self._residency.unloadable(model, reason, self._desk.ledger, refused=refused)
 
     def _on_job(self, held: Held, message: Message) -> None:
-        kind = message["kind"]
-        if kind == "sized":
-            self._on_sized(held, Row(message["prompt_tokens"], message["max_tokens"]))
-        elif kind == "refused":
+        if message["kind"] == "refused":
             self._desk.fail(held, ClientError.from_body(message["error"]))
-        elif kind == "shed":
+        elif message["kind"] == "shed":
             self._on_shed(held)
 
     def _on_ready(self, message: Message) -> None:
@@ -186,11 +184,32 @@ class Hearing:
         self._reporting.changed()
         self.news = True
 
-    def _on_sized(self, held: Held, row: Row) -> None:
-        """The prompt was counted: hold exactly what it needs, or let it wait, or say that it never fits."""
+    def _on_sizes(self) -> None:
+        """Grant jobs whose prompts were counted together as many at a time as the engine computes together."""
+        fitting: list[Held] = []
+        try:
+            while self._heard and self._heard[0]["kind"] == "sized":
+                message = self._heard.popleft()
+                held = self._desk.running.get(message["key"])
+                if held is not None and self._fits(held, message):
+                    fitting.append(held)
+                if len(fitting) >= self._settings.prefill_rows:
+                    self._grant(fitting)
+        finally:
+            self._grant(fitting)
+
+    def _grant(self, fitting: list[Held]) -> None:
+        """Let the engine compute these, one right behind the other."""
+        if fitting and not self._desk.granted:
+            self.pace.begin()
+        while fitting:
+            self._desk.grant(fitting.pop(0))
+
+    def _fits(self, held: Held, message: Message) -> bool:
+        """The prompt was counted: hold exactly what it needs; else let it wait, or say that it never fits."""
         ledger = self._desk.ledger
         assert ledger is not None
-        so_far = len(held.tokens)
+        row, so_far = Row(message["prompt_tokens"], message["max_tokens"]), len(held.tokens)
         whole = Row(row.prompt_tokens + so_far, max(1, row.max_tokens - so_far), resumed_tokens=so_far)
         need = alone_bytes(ledger.cards[held.rec.meta.model], row, ledger.chunk_tokens)
         self._desk.tell_progress()
@@ -206,12 +225,8 @@ class Hearing:
         )
         held.rec = replace(held.rec, meta=meta)
         if fits:
-            if not self._desk.granted:
-                self.pace.begin()
-            self._desk.grant(held)
-        elif (
-            need > ledger.budget_bytes
-        ):  # counted, it is refused at the next look, or left to a larger worker
+            return True
+        if need > ledger.budget_bytes:  # counted, it is refused at the next look, or left to a larger worker
             self._desk.put_back(held, "larger than this worker's budget")
         elif not so_far and held.rec.envelope["request"].get("on_insufficient_memory") == "fail":
             error = ClientError(
@@ -224,6 +239,7 @@ class Hearing:
             self._desk.fail(held, error)
         else:
             self._desk.put_back(held, "larger than estimated")
+        return False
 
     def _on_shed(self, held: Held) -> None:
         assert self._desk.ledger is not None

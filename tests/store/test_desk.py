@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 from scheduler.blame import Failure, Fault
+from scheduler.completions import Answers
 from scheduler.foresight import Row
 from scheduler.job import State
 from scheduler.ledger import Ledger
@@ -19,6 +20,7 @@ from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit
 from tests.store.looking import kinds, rq_view
 from workers.desk import Desk, key_of
+from workers.planning import Planning
 from workers.reporting import Reporting
 
 RUBBISH = ["x", [], {}, None]
@@ -156,6 +158,28 @@ def test_an_answer_that_goes_on_is_planned_anew(
         assert desk.ledger.holders[held.holder] == Row(7, planned, 7 + made)
         reserved.append(desk.ledger.reserved_bytes)
     assert reserved == sorted(set(reserved))
+
+
+def test_what_others_complete_is_planned_with_though_a_job_stands_still(
+    lifecycle: Lifecycle, submit: Submit, worker: PretendWorker
+) -> None:
+    """The account hears of it at the next look, whether or not the job has made a token since."""
+    lessons = [learned(300)]
+
+    def answers(model: str) -> Answers:
+        return lessons[-1].answers(model)
+
+    planning = Planning(learned().reserving, answers)
+    reporting = Reporting(lifecycle, worker.name, (), lambda: 0.0)
+    desk = Desk(lifecycle, worker.holding, reporting, lambda _: None, planning, lambda: 0.0)
+    held = desk.take(worker.claim(submit(max_tokens=4000).id))
+    desk.ledger = Ledger(1 << 40, 512, 1)
+    desk.ledger.admit_model(CARD)
+    desk.ledger.reserve(held.holder, CARD.model, Row(7, 300))
+    for longest in (300, 700, 200):
+        lessons.append(learned(longest))
+        desk.tell_progress()
+        assert desk.ledger.holders[held.holder].max_tokens == longest
 
 
 def test_a_desk_knows_how_much_company_its_jobs_may_have(

@@ -43,6 +43,9 @@ def scratch(valkey_url: str) -> Iterator[Redis]:
         ((Guard(("GET", "five"), 6), Guard(("GET", "five"), 5)), -1),
         ((Guard(("GET", "five"), 5), Guard(("INCR", "five"), 7), Guard(("INCR", "five"), 7)), -2),
         ((Guard(("LRANGE", "list", 0, -1), 2),), 1),
+        ((Guard(("MGET", "five", "none", "ünï"), "5\n\nwäv\n", "words"),), 1),
+        ((Guard(("MGET", "five", "none"), "5", "words"),), -1),
+        ((Guard(("MGET", "five", "five"), 2, "words"),), -1),
         ((Guard(("PING",), "PONG"),), 1),
         ((Guard(("GET", "ünï"), "wäv\n"),), 1),
     ],
@@ -62,6 +65,18 @@ def test_swaps_stand_or_fall_alone(scratch: Redis) -> None:
     swaps = [Swap((), (("SET", "a", 1),)), Swap((bad,), (("SET", "b", 1),)), Swap((), (("SET", "c", 1),))]
     assert Swapper(scratch)(*swaps) == [1, -1, 1]
     assert scratch.mget("a", "b", "c") == [b"1", None, b"1"]
+
+
+@pytest.mark.parametrize(
+    ("done", "answer"),
+    [("TT", 1), ("FTT", 1), ("TF", -1), ("FT", -1), ("T", -1)],
+)
+def test_a_swap_may_ask_whether_those_before_it_were_done(scratch: Redis, done: str, answer: int) -> None:
+    """It asks of the last two: where one was not, or there are not so many, it is not done either."""
+    guards = {"T": (), "F": (Guard(("EXISTS", "nothing"), 1),)}
+    swaps = [Swap(guards[each], (("INCR", "count"),)) for each in done]
+    assert Swapper(scratch)(*swaps, Swap((Guard((), 2, "done"),), WRITE))[-1] == answer
+    assert scratch.exists("tidegate:cards") == (answer == 1)
 
 
 def test_later_swaps_see_earlier_ones(scratch: Redis) -> None:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from scheduler.blame import Failure, Fault
 from scheduler.card import ModelCard
+from scheduler.errors import StoreUnavailable
 from scheduler.record import Meta
 from scheduler.settings import Settings
 from tests.cards import PLAIN
@@ -304,3 +305,51 @@ def test_rates_are_learnt_from_the_steps_that_an_engine_tells_of() -> None:
     rates = house.hearing.loops.rates
     assert rates is not None
     assert (rates.step_seconds, rates.prompt_token_seconds) == pytest.approx((0.1, 0.002))
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[House, list[str]]:
+    """A house whose engine has counted six prompts, of which the fourth is too long; what is done with them."""
+    house, does = House(), list[str]()
+    house.desk.running = {f"job_{n}/1": SimpleNamespace(n=n) for n in range(6)}
+    sized = [{"kind": "sized", "key": key} for key in house.desk.running]
+    monkeypatch.setattr(house.supervisor, "receive", lambda: sized)
+    monkeypatch.setattr(house.desk, "grant", lambda held: does.append(f"grant {held.n}"), raising=False)
+
+    def fits(held: Any, _: Message) -> bool:
+        does.append(f"size {held.n}")
+        return bool(held.n != 3)
+
+    monkeypatch.setattr(house.hearing, "_fits", fits)
+    return house, does
+
+
+def test_prompts_counted_together_are_granted_together(counted: tuple[House, list[str]]) -> None:
+    """As many as the engine computes together, one right behind the other, so that none is computed by itself."""
+    house, does = counted
+    house.hearing.hear(more=True)
+    assert does[:5] == ["size 0", "size 1", "size 2", "size 3", "size 4"]
+    assert does[5:9] == ["grant 0", "grant 1", "grant 2", "grant 4"]
+    assert does[9:] == ["size 5", "grant 5"]
+
+
+def test_a_store_that_fails_keeps_no_grant_back(
+    counted: tuple[House, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fitted before it is granted; what was heard behind it is taken up again."""
+    house, does = counted
+    fits = house.hearing._fits
+
+    def fails(held: Any, message: Message) -> bool:
+        if held.n == 2 and "size 2" not in does:
+            fits(held, message)
+            raise StoreUnavailable("away")
+        return fits(held, message)
+
+    monkeypatch.setattr(house.hearing, "_fits", fails)
+    with pytest.raises(StoreUnavailable):
+        house.hearing.hear(more=True)
+    assert does == ["size 0", "size 1", "size 2", "grant 0", "grant 1"]
+    assert house.hearing.unread
+    house.hearing.hear(more=False)
+    assert does[5:] == ["size 3", "size 4", "size 5", "grant 4", "grant 5"]
