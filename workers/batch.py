@@ -200,6 +200,7 @@ class ModelBatch:
         steps = [step for step in taken if step is not None]
         if any(step.result for step in steps):
             self._regroup(budget_bytes)
+            self._uncopied = self._uncopied and bool(self._jobs)
         if self._late_errors:
             self._ended = [step for step in steps if step.result]
             steps = [step for step in steps if not step.result]

@@ -291,7 +291,10 @@ def test_a_model_at_work_is_not_unloaded(talk: Talk) -> None:
 
 def test_an_unloaded_model_gives_its_memory_back(talk: Talk, wide_model: Path) -> None:
     """And can be loaded again."""
-    before = talk.result(talk.run(max_tokens=2)) and talk.of("step")[-1]["memory"]["active_bytes"]
+    assert talk.result(talk.run(max_tokens=2))
+    talk.supervisor.send({"kind": "measure"})  # by then the step that was under way at the job's end is over
+    talk.until(lambda: talk.of("measured"), "what is in use")
+    before = talk.of("measured")[-1]["memory"]["active_bytes"]
     weights = talk.load(wide_model, "wide").weights_bytes
     assert talk.of("loaded")[-1]["memory"]["active_bytes"] >= before + weights - 4096
     talk.supervisor.send({"kind": "unload", "model": "wide"})
