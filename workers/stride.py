@@ -60,4 +60,4 @@ class Stride:
             return self._chunk_tokens
         tokens, seconds = max(self._prompts)
         most = max(self._gap_seconds, self._step_seconds) * tokens / seconds / prompts
-        return max(min(CHUNK_LEAST, self._chunk_tokens), min(self._chunk_tokens, int(most)))
+        return max(min(CHUNK_LEAST, self._chunk_tokens), int(min(self._chunk_tokens, most)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +59,13 @@ def test_short_prompts_do_not_make_long_ones_slow() -> None:
     """A pass over one token takes as long as one over many: the largest of the last loops decides, old ones go."""
     assert seen((0.1, 1), (0.5, 200), (0.1, 1)).tokens(1, decodes=True) == 100
     assert seen((0.5, 200), *[(0.5, 20)] * 4).tokens(1, decodes=True) == CHUNK_LEAST
+
+
+def test_without_a_bound_there_is_none() -> None:
+    """As where batches are compared with what was foreseen of them."""
+    stride = Stride(math.inf, 512)
+    stride.note(5.0, 100, decodes=True)
+    assert stride.tokens(1, decodes=True) == 512
 
 
 @given(
