@@ -76,7 +76,9 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, job_id: str) -> None:
         loop = asyncio.get_running_loop()
-        self._ask = f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
+        self._ask = (
+            f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
+        )
         self.pieces: list[tuple[float, bytes]] = []
         self.opened, self.closed = loop.create_future(), loop.create_future()
 

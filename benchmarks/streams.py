@@ -151,7 +151,11 @@ def _claim(worker: Claimer, count: int) -> list[Held]:
 
 
 def _write(
-    workers: Sequence[Claimer], batches: Sequence[list[Held]], api: psutil.Process, rate: float, seconds: float
+    workers: Sequence[Claimer],
+    batches: Sequence[list[Held]],
+    api: psutil.Process,
+    rate: float,
+    seconds: float,
 ) -> Load:
     """Write steps, evenly spread over the workers; late ones are not left out."""
     steps = round(seconds * rate) * len(workers)
