@@ -8,7 +8,7 @@ single commands must reach: ``lease`` (who holds the job) and ``cancel_requested
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -118,7 +118,11 @@ class Meta:
 
     def dump(self) -> bytes:
         """The JSON that RQ's serializer would write."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(self.fields()).encode()
+
+    def fields(self) -> dict[str, Any]:
+        """By name; not copied, as :func:`dataclasses.asdict` would, whatever they hold."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 _META: Final = TypeAdapter(Meta)  # whoever writes to the server may have written it

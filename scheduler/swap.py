@@ -22,14 +22,15 @@ count of commands, each ``argc arg…``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import MasterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.errors import StoreUnavailable
@@ -135,6 +136,7 @@ class Swapper:
     """
 
     def __init__(self, connection: Redis) -> None:
+        self._connection = connection
         self._script: Any = connection.register_script(_SCRIPT)
 
     def __call__(self, *swaps: Swap) -> list[int]:
@@ -147,9 +149,50 @@ class Swapper:
             StoreUnavailable: the server did not answer, or takes no writes now; each swap was done once or
                 not at all.
         """
-        try:
+        with _telling():
             return list(self._script(args=encode(swaps)))
-        except RedisError as error:
-            if isinstance(error, _AWAY) or str(error).partition(" ")[0] in _AWAY_CODES:
-                raise StoreUnavailable(str(error)) from error
-            raise
+
+    def and_read(self, swap: Swap, ask: Callable[[Pipeline], object]) -> tuple[int, list[Any]]:
+        """Run a swap and read what is so behind it, in one round trip.
+
+        Args:
+            swap: what to do.
+            ask: puts commands that only read on a pipeline.
+
+        Returns:
+            The swap's answer, and the replies to what was asked.
+
+        Raises:
+            StoreUnavailable: as above.
+        """
+        with _telling():
+            pipeline = self._connection.pipeline(transaction=False)
+            pipeline.evalsha(self._script.sha, 0, *encode([swap]))
+            ask(pipeline)
+            try:
+                (done,), *replies = _replies(pipeline)
+            except NoScriptError:  # the server is new, or forgot it: nothing was done
+                done = self(swap)[0]
+                ask(pipeline)
+                replies = _replies(pipeline)
+            return int(done), replies
+
+
+def _replies(pipeline: Pipeline) -> list[Any]:
+    """What a pipeline answers; errors as the server words them, without the command, which may quote a prompt."""
+    replies = pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell of a server that is away by the one error of its kind."""
+    try:
+        yield
+    except RedisError as error:
+        if isinstance(error, _AWAY) or str(error).partition(" ")[0] in _AWAY_CODES:
+            raise StoreUnavailable(str(error)) from error
+        raise
