@@ -36,7 +36,7 @@ from scheduler.rq_records import NO_TIMEOUT, end_execution, end_job, rq_job, sta
 from scheduler.shares import Turn
 from scheduler.shelf import Shelf
 from scheduler.slip import Slip
-from scheduler.standing import Standing, ask_standing, read_standing
+from scheduler.standing import Standing, read_standing, standing_commands
 from scheduler.swap import Guard, Swap, Swapper, Word, record
 from scheduler.waiting import Bounds, enter_commands, leave_commands, pass_swap
 
@@ -77,7 +77,7 @@ class JobQueue(Shelf):
 
     def swap_and_look(self, swap: Swap, rec: JobRecord) -> tuple[bool, Standing]:
         """Whether a swap was done, and where a job stands behind it; one round trip."""
-        done, replies = self.swap.and_read(swap, lambda pipe: ask_standing(pipe, rec, self._lists))
+        done, replies = self.swap.and_read(swap, standing_commands(rec, self._lists))
         return done == 1, read_standing(rec, replies)
 
     def submit(self, rec: JobRecord, bounds: Bounds) -> bool:

@@ -18,8 +18,9 @@ from scheduler.errors import ClientError
 from scheduler.heads import Found, Heads, Wanted
 from scheduler.job import PRIORITIES, State
 from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
+from scheduler.round_trip import round_trip
 from scheduler.rq_records import read_outcome
-from scheduler.standing import Standing, ask_standing, read_standing
+from scheduler.standing import Standing, read_standing, standing_commands
 from scheduler.waiting import PASSES_KEY, overdue, waiting, waiting_by_class
 
 _PAGE: Final = 256
@@ -179,9 +180,7 @@ class Shelf:
 
     def standing(self, rec: JobRecord) -> Standing:
         """Where a job stands; one round trip."""
-        pipeline = self.connection.pipeline(transaction=False)
-        ask_standing(pipeline, rec, self._lists)
-        return read_standing(rec, pipeline.execute())
+        return read_standing(rec, round_trip(self.connection, standing_commands(rec, self._lists)))
 
     def overdue(self, now_seconds: float) -> list[str]:
         """Waiting jobs whose deadline has passed."""

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.client import Pipeline
-
 from scheduler import lanes
 from scheduler.record import JobRecord
 from scheduler.room import urgent
 from scheduler.shares import fair_ahead
 from scheduler.slip import counted
+from scheduler.swap import Word
 from scheduler.waiting import class_tokens_key
 
 
@@ -28,31 +27,31 @@ class Standing:
     waiting: Mapping[str, tuple[int, int]]
 
 
-def ask_standing(pipeline: Pipeline, rec: JobRecord, lists: Mapping[str, str]) -> None:
-    """Ask where a job stands; :func:`read_standing` reads the replies.
+def standing_commands(rec: JobRecord, lists: Mapping[str, str]) -> list[tuple[Word, ...]]:
+    """What asks where a job stands; :func:`read_standing` reads the replies.
 
     Args:
-        pipeline: where to.
         rec: the job.
         lists: the key of each class's list.
     """
     name, lane = rec.meta.priority, lanes.lane_key(rec.meta.priority, rec.meta.owner)
-    for each in urgent(name):
-        pipeline.llen(lists[each])
-        pipeline.get(class_tokens_key(each))
-    pipeline.lpos(lists[name], rec.id, rank=-1 if rec.from_end else None)
-    pipeline.zrank(lane, rec.id)
-    pipeline.zcard(lane)
-    pipeline.zcard(lanes.owners_key(name))
+    names = urgent(name)
+    return [
+        *(("LLEN", lists[each]) for each in names),
+        ("MGET", *(class_tokens_key(each) for each in names)),
+        ("LPOS", lists[name], rec.id, "RANK", -1 if rec.from_end else 1),
+        ("ZRANK", lane, rec.id),
+        ("ZCARD", lane),
+        ("ZCARD", lanes.owners_key(name)),
+    ]
 
 
 def read_standing(rec: JobRecord, replies: Sequence[Any]) -> Standing:
     """Read the replies."""
     names = urgent(rec.meta.priority)
-    *counts, place, rank, own, owners = replies
+    *counts, tokens, place, rank, own, owners = replies
     waiting = {
-        name: (int(jobs), max(0, counted(tokens)))
-        for name, jobs, tokens in zip(names, counts[::2], counts[1::2], strict=True)
+        name: (int(jobs), max(0, counted(its))) for name, jobs, its in zip(names, counts, tokens, strict=True)
     }
     if place is None:
         return Standing(None, waiting)

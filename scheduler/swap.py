@@ -34,6 +34,7 @@ from redis.exceptions import MasterDownError, NoScriptError, OutOfMemoryError, R
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.errors import StoreUnavailable
+from scheduler.round_trip import round_trip
 
 _SCRIPT: Final = """
 local at = 1
@@ -79,6 +80,7 @@ end
 for _, args in ipairs(told) do redis.call(unpack(args)) end
 return answers
 """
+
 
 Word = str | bytes | int | float
 
@@ -152,39 +154,27 @@ class Swapper:
         with _telling():
             return list(self._script(args=encode(swaps)))
 
-    def and_read(self, swap: Swap, ask: Callable[[Pipeline], object]) -> tuple[int, list[Any]]:
+    def and_read(self, swap: Swap, reads: Sequence[tuple[Word, ...]]) -> tuple[int, list[Any]]:
         """Run a swap and read what is so behind it, in one round trip.
 
         Args:
             swap: what to do.
-            ask: puts commands that only read on a pipeline.
+            reads: commands that only read.
 
         Returns:
-            The swap's answer, and the replies to what was asked.
+            The swap's answer, and the replies to the reads.
 
         Raises:
             StoreUnavailable: as above.
         """
         with _telling():
-            pipeline = self._connection.pipeline(transaction=False)
-            pipeline.evalsha(self._script.sha, 0, *encode([swap]))
-            ask(pipeline)
             try:
-                (done,), *replies = _replies(pipeline)
+                script = ("EVALSHA", self._script.sha, 0, *encode([swap]))
+                (done,), *replies = round_trip(self._connection, [script, *reads])
             except NoScriptError:  # the server is new, or forgot it: nothing was done
                 done = self(swap)[0]
-                ask(pipeline)
-                replies = _replies(pipeline)
+                replies = round_trip(self._connection, reads)
             return int(done), replies
-
-
-def _replies(pipeline: Pipeline) -> list[Any]:
-    """What a pipeline answers; errors as the server words them, without the command, which may quote a prompt."""
-    replies = pipeline.execute(raise_on_error=False)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
 
 
 @contextmanager
