@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis import Redis
 from redis.exceptions import ResponseError
 
@@ -29,7 +30,8 @@ def round_trip(client: Redis, commands: Sequence[tuple[str | bytes | float, ...]
     connection: Any = pool.get_connection()
     replies: list[Any] = []
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        packed = b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]  # of any length
+        connection.send_packed_command([packed])
         for _ in commands:
             try:
                 replies.append(connection.read_response())
