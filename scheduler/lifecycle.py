@@ -92,9 +92,8 @@ class Lifecycle:
         now = round(self._clock(), 6)  # as RQ keeps it: microseconds
         views = self.views()
         if request.model not in self._sources and not any(request.model in view.served for view in views):
-            raise ClientError(
-                "model_not_found", f"the model {request.model!r} is not served here", param="model"
-            )
+            reason = f"the model {request.model!r} is not served here"
+            raise ClientError("model_not_found", reason, param="model")
         workers = [view for view in views if view.takes(request.model, request.priority)]
         max_tokens = request.max_tokens or self.settings.default_max_tokens
         prompt = self._counter.count(request)
@@ -132,12 +131,7 @@ class Lifecycle:
         return [rec.id for rec in late if self.end_waiting(rec, overdue_outcome(rec, outlook))]
 
     def view(self, rec: JobRecord, standing: Standing | None = None) -> dict[str, Any]:
-        """A job as clients see it, with its place and the seconds until it should start.
-
-        Args:
-            rec: the job.
-            standing: where it stands; read where None.
-        """
+        """A job as clients see it, with its place (read where not given) and the seconds until it should start."""
         if rec.state is not State.QUEUED:
             return rec.view()
         stands = standing or self.queue.standing(rec)
@@ -229,9 +223,8 @@ class Lifecycle:
 
     def outlook(self) -> Outlook:
         """The live workers and what waits now: from it comes every time that a client is told."""
-        return Outlook(
-            self._clock(), self.views(), self.queue.waiting_by_class(), self.queue.owners_by_class()
-        )
+        waiting, owners = self.queue.waiting_by_class(), self.queue.owners_by_class()
+        return Outlook(self._clock(), self.views(), waiting, owners)
 
     def retry_seconds(self, job: Wanted) -> float:
         """When a job that was refused, or failed for want of memory, could start if it came again."""

@@ -297,8 +297,4 @@ def _seconds(text: bytes | None) -> float:
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
-class _NoConnection:
-    """Stands where RQ wants a connection for a job that is only decoded."""
-
-
-_NO_CONNECTION: Any = _NoConnection()
+_NO_CONNECTION: Any = object()  # where RQ wants a connection for a job that is only decoded
