@@ -22,11 +22,14 @@ from api.store import connect
 from scheduler.lifecycle import Lifecycle
 from scheduler.settings import Settings, load
 
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+_HEADERS: Final = tuple(
+    (name, name.lower(), value)
+    for name, value in {
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }.items()
+)
 
 
 class Application(OpenAPI):
@@ -78,7 +81,10 @@ def _name_request() -> None:
 
 
 def _finish(response: Response) -> Response:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers.setdefault("x-request-id", g.get("request_id", ""))
+    said = {name.lower() for name, _ in response.headers}
+    for name, lowered, value in _HEADERS:
+        if lowered not in said:
+            response.headers.add(name, value)
+    if "x-request-id" not in said:
+        response.headers.add("x-request-id", g.get("request_id", ""))
     return response

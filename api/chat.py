@@ -93,43 +93,47 @@ def _waiting(attended: Attended) -> Response:
 
 
 def _streaming(attended: Attended, wants_usage: bool) -> Response:
-    events = watch(attended.here, attended.rec.id)
-    first = _first_of_note(events, attended.gone)
-    if first is not None and first.ends and (error := failure(attended.ended())) is not None:
+    looks = watch(attended.here, attended.rec.id)
+    first = _first_of_note(looks, attended.gone)
+    if _nothing_but_the_end(first) and (error := failure(attended.ended())) is not None:
         return error_answer(error)
-    chunks = _chunks(attended, chain([first], events), wants_usage)
+    chunks = _chunks(attended, chain([first], looks), wants_usage)
     return stream_answer(chunks, on_close=attended.leave)
 
 
-def _first_of_note(events: Iterator[LoggedEvent | None], gone: Gone) -> LoggedEvent | None:
-    """The first text or the end; None where neither came in time."""
+def _first_of_note(looks: Iterator[list[LoggedEvent]], gone: Gone) -> list[LoggedEvent]:
+    """What a look brought that has the first text or the end; nothing where neither came in time."""
     until = time.monotonic() + HOLD_SECONDS
-    for event in events:
-        if event is not None and (event.kind is Kind.DELTA or event.ends):
-            return event
+    for events in looks:
+        if any(event.kind is Kind.DELTA or event.ends for event in events):
+            return events
         if time.monotonic() >= until or gone():
             break
-    return None
+    return []
 
 
-def _chunks(attended: Attended, events: Iterator[LoggedEvent | None], wants_usage: bool) -> Iterator[bytes]:
+def _nothing_but_the_end(events: list[LoggedEvent]) -> bool:
+    """Whether a job ended without a text."""
+    return any(event.ends for event in events) and not any(event.kind is Kind.DELTA for event in events)
+
+
+def _chunks(attended: Attended, looks: Iterator[list[LoggedEvent]], wants_usage: bool) -> Iterator[bytes]:
     chunks, pulse = Chunks(attended.rec, wants_usage), Pulse()
-    yield data_event(chunks.role())
+    yield chunks.role()
     try:
-        for event in events:
-            if event is None:
+        for events in looks:
+            if said := b"".join([chunks.delta(event.data) for event in events if event.kind is Kind.DELTA]):
+                pulse.beat()
+                yield said
+            if events and events[-1].ends:
+                rec = attended.ended()
+                error = failure(rec)
+                yield b"".join(chunks.last(rec)) if error is None else data_event({"error": error.body()})
+            elif not events:
                 if attended.gone():
                     return
                 if pulse.due:
                     yield HEARTBEAT
-            elif event.kind is Kind.DELTA:
-                pulse.beat()
-                yield data_event(chunks.delta(event.data))
-            elif event.ends:
-                rec = attended.ended()
-                error = failure(rec)
-                last = chunks.last(rec) if error is None else [{"error": error.body()}]
-                yield from map(data_event, last)
     except ClientError as error:  # the job was deleted meanwhile
         yield data_event({"error": error.body()})
     except (RedisError, StoreUnavailable):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.answers import to_json
 from api.outcomes import result_of
+from api.sse import data_event
 from scheduler.record import JobRecord
 
 
@@ -40,7 +42,7 @@ def finish_reason(result: dict[str, Any]) -> str:
 
 
 class Chunks:
-    """The chunks of one job's stream.
+    """The chunks of one job's stream, each as the event that carries it.
 
     Args:
         rec: the job.
@@ -50,21 +52,26 @@ class Chunks:
     def __init__(self, rec: JobRecord, wants_usage: bool) -> None:
         self._rec = rec
         self._usage: dict[str, Any] = {"usage": None} if wants_usage else {}
+        # Chunks of text differ in the text alone: what stands around it, nothing of which is a client's
+        # behind it, is made once.
+        before, field, self._behind = self._chunk({"content": ""}).rpartition(b'"content":""')
+        self._before = before + field[:-2]
 
-    def role(self) -> dict[str, Any]:
+    def role(self) -> bytes:
         """The first chunk."""
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
-    def delta(self, data: dict[str, Any]) -> dict[str, Any]:
+    def delta(self, data: dict[str, Any]) -> bytes:
         """What an event of the job's log brought."""
-        delta: dict[str, Any] = {}
-        if data.get("text") or not data.get("reasoning"):
-            delta["content"] = data.get("text", "")
-        if data.get("reasoning"):
-            delta["reasoning_content"] = data["reasoning"]
-        return self._chunk(delta, logprobs=data.get("logprobs"))
+        text, reasoning, logprobs = data.get("text", ""), data.get("reasoning"), data.get("logprobs")
+        if not reasoning and logprobs is None:
+            return self._before + to_json(text).encode() + self._behind
+        delta: dict[str, Any] = {"content": text} if text or not reasoning else {}
+        if reasoning:
+            delta["reasoning_content"] = reasoning
+        return self._chunk(delta, logprobs=logprobs)
 
-    def last(self, rec: JobRecord) -> list[dict[str, Any]]:
+    def last(self, rec: JobRecord) -> list[bytes]:
         """The chunks after the text: tool calls, the reason of the end, the usage where asked for."""
         result = result_of(rec)
         calls = [{"index": index, **call} for index, call in enumerate(result.get("tool_calls") or ())]
@@ -72,14 +79,12 @@ class Chunks:
         chunks.append(self._chunk({}, reason=finish_reason(result)))
         if self._usage:
             usage: dict[str, Any] = {"choices": [], "usage": result.get("usage")}
-            chunks.append(_envelope(self._rec, "chat.completion.chunk") | usage)
+            chunks.append(data_event(_envelope(self._rec, "chat.completion.chunk") | usage))
         return chunks
 
-    def _chunk(
-        self, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None
-    ) -> dict[str, Any]:
+    def _chunk(self, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": _logprobs(logprobs), "finish_reason": reason}
-        return _envelope(self._rec, "chat.completion.chunk") | {"choices": [choice]} | self._usage
+        return data_event(_envelope(self._rec, "chat.completion.chunk") | {"choices": [choice]} | self._usage)
 
 
 def _envelope(rec: JobRecord, kind: str) -> dict[str, Any]:

@@ -23,10 +23,12 @@ from scheduler.job import TERMINAL
 from scheduler.owner import owner_of
 from scheduler.record import JobRecord
 from scheduler.request import JobRequest
+from scheduler.standing import Standing
 
 MAX_WAIT_SECONDS: Final = 60
 CANCEL_SECONDS: Final = 10.0
 
+_NO_PREFERENCE: Final = frozenset({"", "*/*", "application/json"})
 _PREFER_WAIT: Final = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
 routes = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs")], abp_responses=ERRORS)
@@ -43,10 +45,9 @@ def submit(body: JobRequest) -> Response:
     here = services()
     wait = _preferred_wait(request.headers.get("Prefer", ""))
     owner = owner_of(request.headers.get("Authorization"))
-    rec = here.lifecycle.submit(body, owner, again=comes_again())
+    rec, standing = here.lifecycle.accept(body, owner, again=comes_again())
     headers = {"Location": f"/v1/jobs/{rec.id}"}
-    accepts = request.accept_mimetypes.best_match(["application/json", EVENT_STREAM])
-    if body.stream or accepts == EVENT_STREAM:
+    if body.stream or _prefers_stream(request.headers.get("Accept", "")):
         stream = stream_answer(job_stream(here, rec.id, 0, client_gone()))
         stream.headers.update(headers)
         return stream
@@ -57,7 +58,8 @@ def submit(body: JobRequest) -> Response:
             refused = error_answer(error)
             refused.headers.update(headers)
             return refused
-    return _job_answer(here, rec, 200 if rec.state in TERMINAL else 202, headers)
+        standing = None  # it may have moved
+    return _job_answer(here, rec, 200 if rec.state in TERMINAL else 202, headers, standing)
 
 
 @routes.get("/v1/jobs", responses={200: JobList})
@@ -115,14 +117,25 @@ def cancel(path: JobPath) -> Response:
 
 
 def _job_answer(
-    here: Services, rec: JobRecord, status: int, headers: dict[str, str] | None = None
+    here: Services,
+    rec: JobRecord,
+    status: int,
+    headers: dict[str, str] | None = None,
+    standing: Standing | None = None,
 ) -> Response:
     """A job, with a hint when to look again where it has not ended."""
-    view = here.lifecycle.view(rec)
+    view = here.lifecycle.view(rec, standing)
     hint = {}
     if rec.state not in TERMINAL:
         hint = {"Retry-After": str(clamp_retry_after((view["queue"] or {}).get("eta_seconds")))}
     return answer(view, status, {**(headers or {}), **hint})
+
+
+def _prefers_stream(accept: str) -> bool:
+    """Whether a client would rather have events than JSON, of which most say nothing."""
+    if accept in _NO_PREFERENCE:
+        return False
+    return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
 
 
 def _nothing_less(_: JobRecord) -> bool:

@@ -62,11 +62,12 @@ class Reader:
         with self._lock:
             return sum(len(boxes) for boxes in self._mailboxes.values())
 
-    def follow(self, job_id: str, after: int = 0, until: float = math.inf) -> Iterator[LoggedEvent | None]:
+    def follow(self, job_id: str, after: int = 0, until: float = math.inf) -> Iterator[list[LoggedEvent]]:
         """A job's events with numbers above ``after``, up to the one that ends it.
 
-        Yields None where a look brought nothing, and after each :data:`TICK_SECONDS` of silence. While the
-        server does not answer there is silence, and then the stream goes on.
+        They come in lists: what there was at one look. A list is empty where a look brought nothing, and after
+        each :data:`TICK_SECONDS` of silence. While the server does not answer there is silence, and then the
+        stream goes on.
 
         Args:
             job_id: the job; its log need not exist yet.
@@ -89,25 +90,25 @@ class Reader:
 
     def _events(
         self, job_id: str, mailbox: Mailbox, number: int, until: float
-    ) -> Iterator[LoggedEvent | None]:
+    ) -> Iterator[list[LoggedEvent]]:
         reread_at = time.monotonic() + REREAD_SECONDS
         while True:
             now = time.monotonic()
             batch = mailbox.take(max(0.0, min(TICK_SECONDS, until - now)))
-            if batch is None or not _follows(batch, number) or now >= reread_at:
+            if batch is None or now >= reread_at or not _follows(batch, number):
                 batch, reread_at = self._read(job_id, number, mailbox)
-            fresh = [event for event in batch if event.number > number]
-            for event in fresh:
-                number = event.number
-                yield event
-                if event.ends:
+            fresh = _fresh(batch, number)
+            if fresh:
+                number = fresh[-1].number
+                yield fresh
+                if fresh[-1].ends:
                     return
             if time.monotonic() >= until:
                 return
             if fresh:
                 reread_at = time.monotonic() + REREAD_SECONDS
             else:
-                yield None
+                yield []
 
     def _read(self, job_id: str, number: int, mailbox: Mailbox) -> tuple[list[LoggedEvent], float]:
         """A page of the log, and when to read it next."""
@@ -179,7 +180,7 @@ class Reader:
 
     def _deliver(self, payload: bytes) -> None:
         try:
-            step = parse_step(payload)
+            step = parse_step(payload, self._mailboxes)  # what nobody follows is not taken apart
         except ValueError:
             log.warning("message on the steps channel not understood")
             return
@@ -194,5 +195,19 @@ def _follows(batch: list[LoggedEvent], number: int) -> bool:
 
     An end is believed from the log alone: a worker that had lost a job can announce one that it did not make.
     """
-    new = [event.number for event in batch if event.number > number]
-    return new == list(range(number + 1, number + 1 + len(new))) and not any(event.ends for event in batch)
+    for event in batch:
+        if event.ends or event.number > number + 1:
+            return False
+        number = max(number, event.number)
+    return True
+
+
+def _fresh(batch: list[LoggedEvent], number: int) -> list[LoggedEvent]:
+    """What of the batch is above ``number``, up to the event that ends the log."""
+    fresh: list[LoggedEvent] = []
+    for event in batch:
+        if event.number > number:
+            fresh.append(event)
+            if event.ends:
+                break
+    return fresh

@@ -69,15 +69,14 @@ def job_stream(here: Services, job_id: str, after: int, gone: Gone) -> Iterator[
     yield _RETRY
     pulse = Pulse()
     try:
-        for event in watch(here, job_id, after):
-            if event is None:
-                if gone():
-                    return
-                if pulse.due:
-                    yield HEARTBEAT
-                continue
-            pulse.beat()
-            yield named_event(event.number, event.kind.value, _wire_data(here, job_id, event))
+        for events in watch(here, job_id, after):
+            if events:
+                pulse.beat()
+                yield b"".join([_wire(here, job_id, event) for event in events])
+            elif gone():
+                return
+            elif pulse.due:
+                yield HEARTBEAT
     except ClientError as error:  # the job was deleted while it was followed
         yield f"event: error\n{data_event({'error': error.body()}).decode()}".encode()
     except (RedisError, StoreUnavailable):  # the client comes back after the last event that it saw
@@ -86,11 +85,17 @@ def job_stream(here: Services, job_id: str, after: int, gone: Gone) -> Iterator[
     yield DONE
 
 
-def _wire_data(here: Services, job_id: str, event: LoggedEvent) -> dict[str, Any]:
+def _wire(here: Services, job_id: str, event: LoggedEvent) -> bytes:
     """What clients see of an event: no token ids; text in every delta; the job itself where it ended."""
+    data = event.data
+    if event.kind is Kind.DELTA:  # nearly all are, and nearly all of them have text alone
+        said = f'"text":{to_json(data.get("text", ""))}'
+        if "reasoning" in data or "logprobs" in data:
+            more = {name: data[name] for name in ("reasoning", "logprobs") if name in data}
+            said += f",{to_json(more)[1:-1]}"
+        return f"id: {event.number}\nevent: delta\ndata: {{{said}}}\n\n".encode()
     if event.ends:
-        return here.lifecycle.view(here.lifecycle.get(job_id))
-    if event.kind is Kind.DELTA:
-        said = {name: event.data[name] for name in ("reasoning", "logprobs") if name in event.data}
-        return {"text": event.data.get("text", "")} | said
-    return {name: value for name, value in event.data.items() if name != "tokens"}
+        data = here.lifecycle.view(here.lifecycle.get(job_id))
+    else:
+        data = {name: value for name, value in data.items() if name != "tokens"}
+    return named_event(event.number, event.kind.value, data)

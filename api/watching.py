@@ -24,21 +24,21 @@ CHECK_SECONDS: Final = 10.0
 
 def watch(
     here: Services, job_id: str, after: int = 0, until: float = math.inf
-) -> Iterator[LoggedEvent | None]:
-    """A job's events above ``after``, up to the one that ends it; None in silence.
+) -> Iterator[list[LoggedEvent]]:
+    """A job's events above ``after``, up to the one that ends it, as they come; an empty list in silence.
 
     Raises:
         ClientError: ``not_found``; the job was deleted.
     """
     number, heard_at = after, time.monotonic()
-    for event in here.reader.follow(job_id, after, until):
-        yield event
-        if event is not None:
-            number, heard_at = event.number, time.monotonic()
+    for events in here.reader.follow(job_id, after, until):
+        yield events
+        if events:
+            number, heard_at = events[-1].number, time.monotonic()
         elif time.monotonic() - heard_at >= CHECK_SECONDS:
             heard_at = time.monotonic()
             if (state := _ended_without_a_word(here, job_id, number)) is not None:
-                yield LoggedEvent(number + 1, Kind(state.value))
+                yield [LoggedEvent(number + 1, Kind(state.value))]
                 return
 
 
@@ -63,12 +63,12 @@ def await_job(
     if seconds <= 0 or rec.state in TERMINAL or enough(rec):
         return rec
     look_at = time.monotonic() + TICK_SECONDS
-    for event in watch(here, rec.id, number, until):
-        if event is None or time.monotonic() >= look_at:
+    for events in watch(here, rec.id, number, until):
+        if not events or time.monotonic() >= look_at:
             if gone():
                 break
             look_at = time.monotonic() + TICK_SECONDS
-        if event is not None and event.kind is not Kind.DELTA:
+        if any(event.kind is not Kind.DELTA for event in events):
             rec = here.lifecycle.get(rec.id)
             if rec.state in TERMINAL or enough(rec):
                 return rec

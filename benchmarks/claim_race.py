@@ -126,7 +126,7 @@ def _work(url: str, name: str, book: Path, dies_at: int | None) -> None:
     with book.open("a", buffering=1) as says:
         while time.monotonic() < until and os.getppid() == parent:
             if time.monotonic() > report_at:
-                fleet.report(claimer.connection, _said(name), _LEASE_SECONDS)
+                fleet.report(claimer.connection, report_of(name), _LEASE_SECONDS)
                 report_at = time.monotonic() + _LEASE_SECONDS / 6
             held = claimer.claim(fresh=False)
             if held is None:
@@ -140,7 +140,8 @@ def _work(url: str, name: str, book: Path, dies_at: int | None) -> None:
                 says.write(f"ended {held.rec.id} {held.lease.attempt} {time.time()}\n")
 
 
-def _said(name: str) -> fleet.WorkerReport:
+def report_of(name: str) -> fleet.WorkerReport:
+    """What a worker of the race says of itself."""
     budget = 1 << 30
     return fleet.WorkerReport(
         name=name,

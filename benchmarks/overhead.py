@@ -8,6 +8,8 @@ random-weight model whose step takes well under a millisecond:
 ``delta_lag_p50_ms``    the engine has a token until the client of the stream has its text
 ``idle_cpu_percent``    of one core, API, worker and engine together, while nothing is asked
 ``jobs_per_s``          one-token jobs through a worker, beside a no-op job through RQ's SimpleWorker
+``submit_ratio``        jobs accepted a second by POST /v1/jobs over those by a bare Flask view that enqueues one
+                        RQ job, and what else :mod:`benchmarks.submission` tells
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from benchmarks import submission
 from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack, wait_until
 from scheduler.events import read_events
@@ -55,7 +58,7 @@ def main() -> None:
                 "jobs_per_s": round(_jobs_per_second(running), 1),
                 "bare_rq_jobs_per_s": round(_bare_rq_jobs_per_second(running), 1),
             }
-    print(json.dumps(figures))
+    print(json.dumps(figures | submission.measure()))
 
 
 def _body(max_tokens: int) -> dict[str, object]:

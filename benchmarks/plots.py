@@ -132,3 +132,27 @@ def plot_throughput(points: Mapping[tuple[str, int, str], tuple[float, float]], 
         frameon=False,
     )
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def plot_lags(lags: Sequence[float], path: Path, title: str) -> None:
+    """The share of deltas that came within a time.
+
+    Args:
+        lags: seconds from a delta's writing to its reading.
+        path: an SVG file.
+        title: what was measured, and where.
+    """
+    mpl.rcParams["svg.hashsalt"] = "tidegate"
+    ranked = sorted(1000 * lag for lag in lags)
+    points = [ranked[min(len(ranked) - 1, at * len(ranked) // 1000)] for at in range(1001)]
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(points, [at / 10 for at in range(1001)])
+    axes.axvline(100, color="grey", linewidth=0.8, linestyle=":", label="the goal for 99 %")
+    axes.axhline(99, color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", ylim=(0, 101))
+    axes.set_xlabel("from the worker's write to the client's reading, ms")
+    axes.set_ylabel("deltas, %")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})

@@ -24,6 +24,7 @@ from scheduler.record import JobRecord
 from scheduler.room import PATIENT, Board, Full, Limits, Most, ask, ask_due
 from scheduler.settings import Settings
 from scheduler.slip import Slip
+from scheduler.standing import Standing
 from scheduler.swap import Guard, Swap, Word
 from scheduler.verdict import WorkerView
 from scheduler.waiting import Bounds
@@ -71,7 +72,9 @@ class Door:
         )
         self._turn = threading.Lock()  # one process's clients do not undo each other's decisions
 
-    def let_in(self, rec: JobRecord, takers: Sequence[WorkerView], *, again: bool | None = None) -> None:
+    def let_in(
+        self, rec: JobRecord, takers: Sequence[WorkerView], *, again: bool | None = None
+    ) -> Standing | None:
         """Put a new job into its queue.
 
         Args:
@@ -79,22 +82,27 @@ class Door:
             takers: the workers that take it.
             again: whether its client was refused before; None where it does not say.
 
+        Returns:
+            Where it stands, if that is known.
+
         Raises:
             ClientError: ``queue_full``, with the time to come back, and a place held for then.
         """
-        if self._straight_in(rec, takers):
-            return
+        done, standing = self._straight_in(rec, takers)
+        if done:
+            return standing
         digest = digest_of(rec.meta.owner, rec.envelope["request"])
         for left in reversed(range(_HELD_TRIES + 1)):
             with self._turn:
                 answer = self._decide(rec, digest, again=again, patient=left > 0)
             if answer is None:
-                return
+                break
             if isinstance(answer, ClientError):
                 raise answer
             self._pause(_HELD_SECONDS)
+        return None
 
-    def _straight_in(self, rec: JobRecord, takers: Sequence[WorkerView]) -> bool:
+    def _straight_in(self, rec: JobRecord, takers: Sequence[WorkerView]) -> tuple[bool, Standing]:
         """Where nobody was refused, there is room, and all that waits is soon done: one swap."""
         soon = soon_tokens(takers, self._most.target_wait_seconds)
         tokens = self._bounds.tokens
@@ -104,10 +112,9 @@ class Door:
 
     def _submit(
         self, rec: JobRecord, bounds: Bounds, guard: Guard, commands: Sequence[tuple[Word, ...]]
-    ) -> bool:
+    ) -> tuple[bool, Standing]:
         swap = self._queue.submit_swap(rec, bounds)
-        swap = Swap((guard, *swap.guards), (*commands, *swap.commands))
-        return self._queue.swap(swap) == [1]
+        return self._queue.swap_and_look(Swap((guard, *swap.guards), (*commands, *swap.commands)), rec)
 
     def _decide(
         self, rec: JobRecord, digest: str, *, again: bool | None, patient: bool
@@ -160,7 +167,8 @@ class Door:
         due = mine is not None and mine.due <= now
         bounds = replace(self._bounds, jobs=limits.jobs + 1, tokens=limits.tokens + rec.meta.work_tokens)
         guard = still_booked(mine) if mine is not None and due else booked.unchanged()
-        return self._submit(rec, bounds, guard, booked.drop_commands(*([mine] if mine is not None else ())))
+        commands = booked.drop_commands(*([mine] if mine is not None else ()))
+        return self._submit(rec, bounds, guard, commands)[0]
 
     def _book(self, booked: Booked, booking: Booking, now: float, *, anyhow: bool = False) -> bool:
         """Hold a place; False where another was held meanwhile."""

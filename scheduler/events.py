@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ class Kind(enum.StrEnum):
 _written: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 TERMINAL_KINDS: Final = frozenset(Kind(state.value) for state in TERMINAL)
+
+_KINDS: Final = {kind.value: kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +80,23 @@ def publish_command(news: Iterable[tuple[str, LoggedEvent]]) -> tuple[Word, ...]
     return ("PUBLISH", STEPS_CHANNEL, _written(rows))
 
 
-def parse_step(payload: bytes | str) -> list[tuple[str, LoggedEvent]]:
+def parse_step(payload: bytes | str, wanted: Container[str] | None = None) -> list[tuple[str, LoggedEvent]]:
     """Read what :func:`publish_command` sent.
+
+    Args:
+        payload: the message.
+        wanted: the jobs whose events are read; those of all where None.
 
     Raises:
         ValueError: it is something else.
     """
     try:
         return [
-            (str(job), LoggedEvent(int(n), Kind(kind), dict(data)))
+            (str(job), LoggedEvent(int(n), _KINDS[kind], dict(data)))
             for job, n, kind, data in json.loads(payload)
+            if wanted is None or job in wanted
         ]
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a step: {error}") from None
 
 

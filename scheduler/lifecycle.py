@@ -27,6 +27,7 @@ from scheduler.refusals import never_fits, overdue_outcome, told_apart
 from scheduler.request import JobRequest
 from scheduler.settings import Settings
 from scheduler.slip import Slip
+from scheduler.standing import Standing
 from scheduler.tokenizers import PromptCounter, PromptTokens
 from scheduler.verdict import Decision, Verdict, WorkerView, judge
 
@@ -62,13 +63,21 @@ class Lifecycle:
         self.settings = settings
         self.queue = JobQueue(connection, settings.result_ttl)
         self.histories = Histories(connection, clock)
-        self._counter = PromptCounter(connection)
+        self._counter = PromptCounter(connection, clock)
         self._clock = clock
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
+        self._views: tuple[WorkerView, ...] = ()
+        self._sources = frozenset(settings.model_sources)
         self._door = Door(self.queue, settings, self.outlook, clock)
 
     def submit(self, request: JobRequest, owner: str = "", *, again: bool | None = None) -> JobRecord:
-        """Accept a job into its queue.
+        """Accept a job into its queue, as :meth:`accept` does; the job."""
+        return self.accept(request, owner, again=again)[0]
+
+    def accept(
+        self, request: JobRequest, owner: str = "", *, again: bool | None = None
+    ) -> tuple[JobRecord, Standing | None]:
+        """Accept a job into its queue; the job, and where it stands if that is known already.
 
         Args:
             request: what is asked.
@@ -81,11 +90,11 @@ class Lifecycle:
                 would rather fail than wait).
         """
         now = round(self._clock(), 6)  # as RQ keeps it: microseconds
-        if request.model not in self.models():
-            raise ClientError(
-                "model_not_found", f"the model {request.model!r} is not served here", param="model"
-            )
-        workers = [report.view() for report in self.takers(request.model, request.priority)]
+        views = self.views()
+        if request.model not in self._sources and not any(request.model in view.served for view in views):
+            reason = f"the model {request.model!r} is not served here"
+            raise ClientError("model_not_found", reason, param="model")
+        workers = [view for view in views if view.takes(request.model, request.priority)]
         max_tokens = request.max_tokens or self.settings.default_max_tokens
         prompt = self._counter.count(request)
         refuse_overlong(self._counter, request, prompt, workers)
@@ -97,8 +106,7 @@ class Lifecycle:
             work_tokens = self._work_tokens(request.model, prompt.likely, max_tokens)
             self._refuse_waiting(workers, request, verdict, work_tokens)
         rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now)
-        self._door.let_in(rec, workers, again=again)
-        return rec
+        return rec, self._door.let_in(rec, workers, again=again)
 
     def get(self, job_id: str) -> JobRecord:
         """A job.
@@ -122,18 +130,18 @@ class Lifecycle:
         outlook = self.outlook()
         return [rec.id for rec in late if self.end_waiting(rec, overdue_outcome(rec, outlook))]
 
-    def view(self, rec: JobRecord) -> dict[str, Any]:
-        """A job as clients see it, with its place and the seconds until it should start."""
+    def view(self, rec: JobRecord, standing: Standing | None = None) -> dict[str, Any]:
+        """A job as clients see it, with its place (read where not given) and the seconds until it should start."""
         if rec.state is not State.QUEUED:
             return rec.view()
-        position = self.queue.position(rec)
-        outlook = self.outlook()
-        eta = outlook.start_seconds(wanted(rec), (position or 1) - 1)
+        stands = standing or self.queue.standing(rec)
+        outlook = Outlook(self._clock(), self.views(), stands.waiting)
+        eta = outlook.start_seconds(wanted(rec), (stands.position or 1) - 1)
         promised = [
             each.starts_at[rec.id] - outlook.now for each in outlook.workers if rec.id in each.starts_at
         ]
         eta = min([eta, *(seconds for seconds in promised if seconds > 0)])  # an overdue one tells nothing
-        return rec.view(position, round(eta, 1))
+        return rec.view(stands.position, round(eta, 1))
 
     def cancel(self, job_id: str) -> JobRecord:
         """End a job that waits, or ask the worker that holds it to; a job that ended stays as it is.
@@ -201,16 +209,22 @@ class Lifecycle:
         now = self._clock()
         if not 0 <= now - self._workers[0] < _FLEET_SECONDS:
             self._workers = (now, fleet.live_workers(self.connection))
+            self._views = tuple(report.view() for report in self._workers[1])
         return self._workers[1]
+
+    def views(self) -> tuple[WorkerView, ...]:
+        """The live workers as admission reads them, no older."""
+        self.workers()
+        return self._views
 
     def models(self) -> list[str]:
         """Every served name: listed here, or by a live worker."""
-        return sorted(set(self.settings.model_sources).union(*(report.served for report in self.workers())))
+        return sorted(self._sources.union(*(report.served for report in self.workers())))
 
     def outlook(self) -> Outlook:
         """The live workers and what waits now: from it comes every time that a client is told."""
-        views = tuple(report.view() for report in self.workers())
-        return Outlook(self._clock(), views, self.queue.waiting_by_class(), self.queue.owners_by_class())
+        waiting, owners = self.queue.waiting_by_class(), self.queue.owners_by_class()
+        return Outlook(self._clock(), self.views(), waiting, owners)
 
     def retry_seconds(self, job: Wanted) -> float:
         """When a job that was refused, or failed for want of memory, could start if it came again."""
@@ -283,4 +297,4 @@ class Lifecycle:
         )
         body = request.model_dump(mode="json", exclude_defaults=True)
         envelope = {"version": ENVELOPE_VERSION, "request": body}
-        return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope)
+        return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope, from_end=True)

@@ -12,7 +12,7 @@ Keys beside RQ's own, and those of :mod:`scheduler.waiting` and :mod:`scheduler.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from scheduler.rq_records import NO_TIMEOUT, end_execution, end_job, rq_job, sta
 from scheduler.shares import Turn
 from scheduler.shelf import Shelf
 from scheduler.slip import Slip
+from scheduler.standing import Standing, read_standing, standing_commands
 from scheduler.swap import Guard, Swap, Swapper, Word, record
 from scheduler.waiting import Bounds, enter_commands, leave_commands, pass_swap
 
@@ -74,6 +75,11 @@ class JobQueue(Shelf):
         """RQ's job for a record, to write with; it reads nothing."""
         return rq_job(self.connection, rec, self._ttl)
 
+    def swap_and_look(self, swap: Swap, rec: JobRecord) -> tuple[bool, Standing]:
+        """Whether a swap was done, and where a job stands behind it; one round trip."""
+        done, replies = self.swap.and_read(swap, standing_commands(rec, self._lists))
+        return done == 1, read_standing(rec, replies)
+
     def submit(self, rec: JobRecord, bounds: Bounds) -> bool:
         """Put a new job at its queue's end; False where a bound is reached."""
         return self.swap(self.submit_swap(rec, bounds)) == [1]
@@ -90,7 +96,7 @@ class JobQueue(Shelf):
             result_ttl=self._ttl,
             failure_ttl=self._ttl,
             description=f"{rec.meta.model} ({rec.meta.priority})",
-            meta=asdict(rec.meta),
+            meta=rec.meta.fields(),
         )
         job.created_at = datetime.fromtimestamp(rec.created_at, UTC)
         job.retries_left, job.enqueue_at_front_on_retry = _RQ_RETRIES, True

@@ -18,8 +18,9 @@ from scheduler.errors import ClientError
 from scheduler.heads import Found, Heads, Wanted
 from scheduler.job import PRIORITIES, State
 from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
+from scheduler.round_trip import round_trip
 from scheduler.rq_records import read_outcome
-from scheduler.shares import fair_ahead
+from scheduler.standing import Standing, read_standing, standing_commands
 from scheduler.waiting import PASSES_KEY, overdue, waiting, waiting_by_class
 
 _PAGE: Final = 256
@@ -40,6 +41,7 @@ class Shelf:
         self._queues = {
             name: Queue(name, connection=connection, serializer=JSONSerializer) for name in PRIORITIES
         }
+        self._lists = {name: queue.key for name, queue in self._queues.items()}
         self._runs: dict[str, bool] = {}
         self._heads = Heads(connection, self._wanted, lambda name: self.rq_queue(name).key)
 
@@ -163,7 +165,7 @@ class Shelf:
 
     def waiting_by_class(self) -> dict[str, tuple[int, int]]:
         """How many jobs of each class wait, and their tokens of work."""
-        return waiting_by_class(self.connection, {name: queue.key for name, queue in self._queues.items()})
+        return waiting_by_class(self.connection, self._lists)
 
     def owners_by_class(self) -> dict[str, int]:
         """How many owners wait in each class; one round trip."""
@@ -176,23 +178,9 @@ class Shelf:
         """How many jobs of an owner wait, and their tokens of work."""
         return lanes.owned(self.connection, owner)
 
-    def position(self, rec: JobRecord) -> int | None:
-        """A waiting job's place, from 1, by its owner's turn, behind every more urgent class; None where it waits not."""
-        name, lane = rec.meta.priority, lanes.lane_key(rec.meta.priority, rec.meta.owner)
-        ahead = PRIORITIES[: PRIORITIES.index(name)]
-        pipeline = self.connection.pipeline(transaction=False)
-        for each in (*ahead, name):
-            pipeline.llen(self._queues[each].key)
-        pipeline.lpos(self._queues[name].key, rec.id)
-        pipeline.zrank(lane, rec.id)
-        pipeline.zcard(lane)
-        pipeline.zcard(lanes.owners_key(name))
-        *urgent, waiting, place, rank, own, owners = pipeline.execute()
-        if place is None:
-            return None
-        if rank is not None:  # in the index: the list's own place is one among all owners
-            place = rank + int(fair_ahead(rank, waiting - own, owners - 1))
-        return int(sum(urgent) + place + 1)
+    def standing(self, rec: JobRecord) -> Standing:
+        """Where a job stands; one round trip."""
+        return read_standing(rec, round_trip(self.connection, standing_commands(rec, self._lists)))
 
     def overdue(self, now_seconds: float) -> list[str]:
         """Waiting jobs whose deadline has passed."""

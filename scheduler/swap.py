@@ -22,17 +22,19 @@ count of commands, each ``argc arg…``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MasterDownError, OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import MasterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.errors import StoreUnavailable
+from scheduler.round_trip import round_trip
 
 _SCRIPT: Final = """
 local at = 1
@@ -87,6 +89,7 @@ end
 for _, args in ipairs(told) do redis.call(unpack(args)) end
 return answers
 """
+
 
 Word = str | bytes | int | float
 
@@ -147,6 +150,7 @@ class Swapper:
     """
 
     def __init__(self, connection: Redis) -> None:
+        self._connection = connection
         self._script: Any = connection.register_script(_SCRIPT)
 
     def __call__(self, *swaps: Swap) -> list[int]:
@@ -159,9 +163,38 @@ class Swapper:
             StoreUnavailable: the server did not answer, or takes no writes now; each swap was done once or
                 not at all.
         """
-        try:
+        with _telling():
             return list(self._script(args=encode(swaps)))
-        except RedisError as error:
-            if isinstance(error, _AWAY) or str(error).partition(" ")[0] in _AWAY_CODES:
-                raise StoreUnavailable(str(error)) from error
-            raise
+
+    def and_read(self, swap: Swap, reads: Sequence[tuple[Word, ...]]) -> tuple[int, list[Any]]:
+        """Run a swap and read what is so behind it, in one round trip.
+
+        Args:
+            swap: what to do.
+            reads: commands that only read.
+
+        Returns:
+            The swap's answer, and the replies to the reads.
+
+        Raises:
+            StoreUnavailable: as above.
+        """
+        with _telling():
+            try:
+                script = ("EVALSHA", self._script.sha, 0, *encode([swap]))
+                (done,), *replies = round_trip(self._connection, [script, *reads])
+            except NoScriptError:  # the server is new, or forgot it: nothing was done
+                done = self(swap)[0]
+                replies = round_trip(self._connection, reads)
+            return int(done), replies
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell of a server that is away by the one error of its kind."""
+    try:
+        yield
+    except RedisError as error:
+        if isinstance(error, _AWAY) or str(error).partition(" ")[0] in _AWAY_CODES:
+            raise StoreUnavailable(str(error)) from error
+        raise

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +35,9 @@ PLAIN_MOST_BYTES: Final = 256 << 20
 
 COUNTED_CHARACTERS: Final = 1 << 14
 """What of a prompt is counted, in 15 to 30 ms; what follows is taken to be like it."""
+
+_FRESH_SECONDS: Final = 0.5
+"""How old what is known of a model's tokenizer may be."""
 
 _LOADED_MOST: Final = 4
 """Tokenizers in memory; loading one of 3.5 MB took 0.13 s."""
@@ -111,10 +116,12 @@ class PromptCounter:
 
     Args:
         connection: a client that answers bytes.
+        clock: seconds.
     """
 
-    def __init__(self, connection: Redis) -> None:
-        self._connection = connection
+    def __init__(self, connection: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection, self._clock = connection, clock
+        self._shapes: dict[str, tuple[float, PromptShape | None]] = {}
         self._tokenizer = lru_cache(_LOADED_MOST)(self._load)
 
     def count(self, request: JobRequest) -> PromptTokens:
@@ -130,6 +137,15 @@ class PromptCounter:
             return guess
 
     def _shape(self, model: str) -> PromptShape | None:
+        """What is published of a model; read at most twice a second."""
+        now = self._clock()
+        read_at, shape = self._shapes.get(model, (-math.inf, None))
+        if not 0 <= now - read_at < _FRESH_SECONDS:
+            shape = self._read_shape(model)
+            self._shapes[model] = (now, shape)
+        return shape
+
+    def _read_shape(self, model: str) -> PromptShape | None:
         with suppress(ResponseError, ValueError):
             text: Any = self._connection.getrange(prompts_key(model), 0, 4096)
             return _SHAPE.validate_json(text)

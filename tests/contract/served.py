@@ -19,11 +19,12 @@ COMMAND = (sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_co
 
 
 @contextmanager
-def serve(valkey_url: str, folder: Path, models: str = MODEL) -> Iterator[str]:
+def serve(valkey_url: str, folder: Path, models: str = MODEL, prefix: tuple[str, ...] = ()) -> Iterator[str]:
     """The URL of a running server, whose log must be free of tracebacks.
 
     Args:
         models: as ``TIDEGATE_MODELS`` has them.
+        prefix: a command that starts it, such as one that limits it.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {
@@ -35,7 +36,11 @@ def serve(valkey_url: str, folder: Path, models: str = MODEL) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener, logged.open("wb") as log:
         fd = listener.fileno()
         process = subprocess.Popen(
-            (*COMMAND, "--bind", f"fd://{fd}"), env=environment, pass_fds=(fd,), stdout=log, stderr=log
+            (*prefix, *COMMAND, "--bind", f"fd://{fd}"),
+            env=environment,
+            pass_fds=(fd,),
+            stdout=log,
+            stderr=log,
         )
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:

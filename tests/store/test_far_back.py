@@ -74,7 +74,7 @@ def test_a_cancelled_job_far_back_is_ended_and_hides_nobody(
     assert {rec.state for rec in lifecycle.queue.fetch_many([rec.id for rec in unwanted])} == {
         State.CANCELLED
     }
-    assert lifecycle.queue.position(kept) == 1
+    assert lifecycle.queue.standing(kept).position == 1
 
 
 def test_every_job_is_looked_at_in_turn(

@@ -157,7 +157,7 @@ def test_a_claim_makes_room(bounded: Bounded, worker: PretendWorker) -> None:
     assert worker.holding.send([swap], [held]) == []
     assert lifecycle.queue.waiting()[0] == 2
     assert refused(lifecycle).code == "queue_full"
-    assert [lifecycle.queue.position(lifecycle.get(each)) for each in (first, second)] == [1, 2]
+    assert [lifecycle.queue.standing(lifecycle.get(each)).position for each in (first, second)] == [1, 2]
 
 
 def test_an_unlisted_model_is_not_found(lifecycle: Lifecycle) -> None:

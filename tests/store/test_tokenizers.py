@@ -13,6 +13,7 @@ from scheduler import tokenizers
 from scheduler.errors import ClientError
 from scheduler.lifecycle import Lifecycle
 from scheduler.request import read_request
+from scheduler.settings import Settings
 from scheduler.tokenizers import (
     COUNTED_CHARACTERS,
     PUBLISHED_SECONDS,
@@ -99,7 +100,7 @@ def test_a_submitted_job_has_the_count(connection: Redis, submit: Submit) -> Non
 
 
 def test_an_exact_count_is_what_never_fits_goes_by(
-    connection: Redis, lifecycle: Lifecycle, worker: PretendWorker
+    connection: Redis, settings: Settings, lifecycle: Lifecycle, worker: PretendWorker
 ) -> None:
     """A prompt whose bytes alone would leave it open is refused, once its words were counted."""
     worker.report(budget_bytes=CARD.weights_bytes + (2 << 20))
@@ -107,7 +108,7 @@ def test_an_exact_count_is_what_never_fits_goes_by(
     lifecycle.cancel(lifecycle.submit(read_request(fields)).id)
     say(connection)
     with pytest.raises(ClientError, match="memory") as caught:
-        lifecycle.submit(read_request(fields))
+        Lifecycle(connection, settings).submit(read_request(fields))  # one that knows nothing older
     assert caught.value.code == "memory_never_fits"
 
 
@@ -208,10 +209,13 @@ def test_a_file_that_is_no_tokenizer_counts_as_none(connection: Redis) -> None:
 
 
 def test_a_tokenizer_that_comes_later_is_used(connection: Redis) -> None:
-    """A counter that found none looks again; one that has loaded it does not."""
-    counter, request = PromptCounter(connection), read_request({"model": MODEL} | WORDS)
+    """A counter that found none looks again half a second later; one that has loaded it does not."""
+    moments = iter([0.0, 0.4, 0.6, 1.2])
+    counter = PromptCounter(connection, lambda: next(moments))
+    request = read_request({"model": MODEL} | WORDS)
     assert counter.count(request) == by_bytes(**WORDS)
     say(connection)
+    assert counter.count(request) == by_bytes(**WORDS)
     assert counter.count(request).likely == 161
     connection.delete(tokenizer_key(SHAPE.digest))
     assert counter.count(request).likely == 161

@@ -57,6 +57,19 @@ def test_free_places_are_taken_at_once() -> None:
     assert starts(replace(IDLE, headroom_bytes=0), need=150).nth(1) == 0.0
 
 
+@pytest.mark.parametrize("need", [0, 70])
+def test_one_question_is_answered_as_if_all_starts_were_followed(need: int) -> None:
+    """The starts that are passed over together change nothing, however far back a job waits."""
+    odd = replace(
+        FULL, name="odd", work_tokens_per_second=7.3, seconds_to_free=((0.3, 40), (91.0, 40)), max_batch=9
+    )
+    for workers in ((FULL,), (IDLE,), (FULL, odd), (odd, IDLE, FULL)):
+        for ahead in (*range(40), 63, 100, 400, 510, 511, 512, 5000):
+            asked, followed = starts(*workers, need=need), starts(*workers, need=need)
+            followed.nth(1)  # so that it follows them one by one
+            assert asked.own(ahead) == pytest.approx(followed.own(ahead), rel=1e-9)
+
+
 def test_workers_share_what_waits() -> None:
     """Two workers start twice as many."""
     assert starts(FULL, replace(FULL, name="v")).nth(8) == starts(FULL).nth(4)

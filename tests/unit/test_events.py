@@ -37,6 +37,15 @@ def test_an_empty_step_is_a_step() -> None:
     assert parse_step(b"[]") == []
 
 
+def test_only_the_events_of_wanted_jobs_are_read() -> None:
+    """What nobody follows is passed over, whatever it is."""
+    payload = '[["a",1,"delta",{}],["b",1,"nonsense",7],["a",2,"completed",{}]]'
+    assert [(job, event.number) for job, event in parse_step(payload, {"a"})] == [("a", 1), ("a", 2)]
+    assert parse_step(payload, ()) == []
+    with pytest.raises(ValueError, match="not a step"):
+        parse_step(payload, {"b"})
+
+
 @pytest.mark.parametrize(
     "payload",
     [
