@@ -61,7 +61,7 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     },
     "tiny": {"layers": 1, "dtype": "float32"},
 }
-ASKED: Final = {1: 2, 8: 16, 32: 64}
+ASKED: Final = {1: 4, 8: 16, 32: 64}
 """Requests by concurrency."""
 
 TOKENS: Final = 256

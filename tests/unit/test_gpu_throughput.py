@@ -37,7 +37,7 @@ def test_a_prompt_has_256_tokens_with_its_template_and_none_begins_as_another() 
     asked = [
         *bench.prompts(64, 32, "tide"),
         *bench.prompts(16, 8, "tide"),
-        *bench.prompts(2, 1, "tide"),
+        *bench.prompts(4, 1, "tide"),
         *bench.prompts(32, 32, "warm"),
     ]
     assert len({prompt[:12] for prompt in asked}) == len(asked)
