@@ -7,6 +7,7 @@ and those between its tokens. As with clients that stream, each prompt is put in
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -88,7 +89,7 @@ def _run(model: Any, prompts: list[list[int]], concurrency: int, max_tokens: int
             running -= response.finish_reason is not None
     seconds = time.monotonic() - started
     firsts = [each[1] - each[0] for each in times.values()]
-    gaps = [b - a for each in times.values() for a, b in zip(each[1:], each[2:], strict=False)]
+    gaps = [b - a for each in times.values() for a, b in itertools.pairwise(each[1:])]
     return {"tokens": tokens, "seconds": seconds, "first_seconds": firsts, "gap_seconds": gaps}
 
 

@@ -98,3 +98,37 @@ def bar_mixed(by_server: Mapping[str, Mapping[str, Any]], path: Path, seconds: f
         *good.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False
     )
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def plot_throughput(points: Mapping[tuple[str, int, str], tuple[float, float]], path: Path) -> None:
+    """Tokens a second and the median time to the first text against concurrency: a row each, a column a model.
+
+    Args:
+        points: by model, concurrency and who answered: tokens a second, and seconds.
+        path: an SVG file.
+    """
+    mpl.rcParams["svg.hashsalt"] = "tidegate"
+    models = list(dict.fromkeys(model for model, *_ in points))
+    names = list(dict.fromkeys(name for *_, name in points))
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    panels = figure.subplots(2, len(models), squeeze=False)
+    for kind, label in enumerate(("tokens/s", "first text, ms")):
+        for axes, model in zip(panels[kind], models, strict=True):
+            for name, marker in zip(names, "xos^Dv" * 9, strict=False):
+                mine = [(c, each) for (m, c, n), each in points.items() if (m, n) == (model, name)]
+                heights = [each[kind] * (1000 if kind else 1) for _, each in mine]
+                axes.plot([at for at, _ in mine], heights, marker=marker, markersize=4, label=name)
+            axes.set(xscale="log", yscale="log", ylabel=label)
+            axes.set_xticks(sorted({c for m, c, _ in points if m == model}))
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.minorticks_off()
+            axes.set_title(f"{model} model" if not kind else "", fontsize=10)
+            axes.set_xlabel("requests at once" if kind else "", fontsize=8)
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(names),
+        fontsize=8,
+        frameon=False,
+    )
+    figure.savefig(path, format="svg", metadata={"Date": None})

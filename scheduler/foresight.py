@@ -260,6 +260,8 @@ class Loop:
 
     steps: list[Step]
     before_bytes: int
+    quiet_loops: int = 0
+    """So many after it are like it but for their lengths, as long as nobody comes or goes unforeseen."""
 
 
 def next_loop(
@@ -279,5 +281,7 @@ def next_loop(
         real: the caches as they are.
     """
     life = Life(groups, rows, chunk_tokens, prefill_rows, real)
-    before = life.held_bytes
-    return Loop(next(life.loops, []), before)
+    before, quiet = life.held_bytes, 0
+    if life.decoding.places and not (life.waiting or life.prompts.places):
+        quiet = life.decoding.quiet_steps - 1
+    return Loop(next(life.loops, []), before, quiet)

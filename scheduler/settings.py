@@ -104,6 +104,11 @@ class Settings(BaseSettings):
     prefill_chunk: Annotated[int, Field(ge=16, le=8192)] = Field(
         512, description="Prompt tokens computed between two decode steps."
     )
+    token_gap: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
+        0.25,
+        description="For how long prompts may keep running streams waiting between two tokens; chunks are made"
+        " shorter for it, to 16 tokens at least.",
+    )
     prefill_rows: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Prompts computed together.")
     max_batch: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Jobs that decode together.")
     claim_lookahead: Annotated[int, Field(ge=1, le=256)] = Field(

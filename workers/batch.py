@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,7 +25,7 @@ from workers.gauge import one_at_a_time
 from workers.guard import Foreseen, Load, foresee, within
 from workers.models import LoadedModel
 from workers.sampling import make_processors, make_sampler
-from workers.text import Piece
+from workers.stride import Stride
 
 # mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
 # (ml-explore/mlx#3186), so it is an operator's explicit choice and never ours.
@@ -33,9 +35,13 @@ setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired
 _AHEAD: Final = 4
 """Times what it needs that a step may take where a device runs ahead of what is freed."""
 
+_LASTING: Final = 16
+"""Decode steps that are foreseen as one, where they differ in their lengths alone."""
+
 _MEASURED_FIRST: Final = 8
-_MEASURED_EVERY: Final = 32
-"""Of the steps that could teach, the first few and then one in so many are held back to do so."""
+_MEASURED_EVERY: Final = 256
+"""Of the steps that could teach, the first few and then one in so many are held back to do so: on a GPU such a step
+takes as long as three."""
 
 
 class ModelBatch:
@@ -47,22 +53,37 @@ class ModelBatch:
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together.
         max_batch: rows that decode together.
+        gap_seconds: for how long prompts may keep the rows that decode waiting.
+        late_errors: whether a step can fail after its tokens were had, as a GPU's can.
     """
 
     def __init__(
-        self, loaded: LoadedModel, card: ModelCard, *, chunk_tokens: int, prefill_rows: int, max_batch: int
+        self,
+        loaded: LoadedModel,
+        card: ModelCard,
+        *,
+        chunk_tokens: int,
+        prefill_rows: int,
+        max_batch: int,
+        gap_seconds: float = math.inf,
+        late_errors: bool = False,
     ) -> None:
         self.loaded, self.card = loaded, card
         self.chunk_tokens, self.prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
+        self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
+        self._late_errors = late_errors
+        self._ended: list[JobStep] = []
+        """Ends that are told once the step after them has not failed."""
         self._generator: Any = None
         self._margins = Margins()
         self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
         self._foreseen = Foreseen()
-        self._most_bytes = 0
+        self._lasts = 0
+        self._most_bytes = self._share_bytes = 0
         self._members_then: tuple[list[int], list[int]] = ([], [])
-        self._regrouped = False
+        self._regrouped = self._uncopied = False
         self._has_states = any(group.kind == "state" for group in card.caches)
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
@@ -71,6 +92,11 @@ class ModelBatch:
         self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     def __len__(self) -> int:
+        return len(self._jobs) + len(self._ended)
+
+    @property
+    def running(self) -> int:
+        """Jobs that are computed: the others have ended, and are yet to be told of."""
         return len(self._jobs)
 
     @property
@@ -80,8 +106,8 @@ class ModelBatch:
 
     @property
     def keys(self) -> list[str]:
-        """The running jobs' keys."""
-        return list(self._jobs)
+        """The jobs' keys."""
+        return [*self._jobs, *(step.key for step in self._ended)]
 
     @property
     def prefilling(self) -> bool:
@@ -94,7 +120,7 @@ class ModelBatch:
         stopped = job.text.feed(job.so_far).stopped
         remaining = job.max_tokens - len(job.so_far)
         if stopped or remaining <= 0:
-            return ended(job, JobStep(job.key, []), "stop" if stopped else "length", Piece(stopped=stopped))
+            return ended(job, job.news(), "stop" if stopped else "length", stopped=stopped)
         if self._generator is None:
             self._generator = BatchGenerator(
                 self.loaded.model,
@@ -111,6 +137,7 @@ class ModelBatch:
         )
         self._jobs[job.key] = job
         self._by_uid[job.uid] = job
+        self._lasts = self._share_bytes = 0
         return None
 
     def remove(self, key: str) -> bool:
@@ -125,6 +152,9 @@ class ModelBatch:
     def step(self, budget_bytes: int, weights_bytes: int = 0) -> list[JobStep]:
         """One decode step and one prefill chunk; near the budget not a byte more than they need.
 
+        Returns:
+            Jobs' news that somebody waits for; the others' are kept for :meth:`untold`.
+
         Args:
             budget_bytes: of the engine.
             weights_bytes: of every model in it, where there are more than this.
@@ -132,43 +162,69 @@ class ModelBatch:
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
+        ended, self._ended = self._ended, []
+        if not self._jobs:
+            mx.synchronize(self._generator.stream)
+            return ended
         measured = self._teaches()
         if measured:
             mx.synchronize(self._generator.stream)  # the step before is let go first
+            self._foreseen = (
+                self._foreseen_now(0)(self.chunk_tokens) if self._foreseen.lasts else self._foreseen
+            )
         mx.reset_peak_memory()
         before = mx.get_active_memory()
         near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
+        began = time.monotonic()
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
+        seconds, chunk = time.monotonic() - began, 0
         self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
+            chunk = max(chunk, response.progress[0] - job.computed)
             job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
             self.computed[job.key] = job.computed
+        self._stride.note(seconds, chunk * len(prompts), decodes=bool(responses))
         for response in responses:
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
         if prompts and self._has_states:
             self._make_whole(is_state)  # a chunk's last values, cut out of all of them
-        alone = not self._regroup()
-        self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
-        steps = [self._take(response) for response in responses if response.uid in self._by_uid]
+        if not self._uncopied:  # else it had copies to make that no job needs
+            alone = not self._regroup(budget_bytes)
+            self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
+        else:
+            self._uncopied = False
+            self._regroup(budget_bytes)
+        taken = [self._take(response) for response in responses if response.uid in self._by_uid]
+        steps = [step for step in taken if step is not None]
         if any(step.result for step in steps):
-            self._regroup()
-            mx.synchronize(self._generator.stream)  # errors can surface late: before success is told
-        return steps
+            self._regroup(budget_bytes)
+        if self._late_errors:
+            self._ended = [step for step in steps if step.result]
+            steps = [step for step in steps if not step.result]
+        return [*ended, *steps]
 
     def foresee(self, room_bytes: int) -> int:
         """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
-        loads, real = self.loads, self.extents
-        chunk, self._foreseen = within(
-            room_bytes,
-            self.chunk_tokens,
-            lambda tokens: foresee(self.card, loads, tokens, self.prefill_rows, real),
-        )
+        if self._lasts > 0:
+            self._lasts -= 1
+            return self._foreseen.growth_bytes
+        prompts = sum(not job.prefilled for job in self._jobs.values())
+        longest = self._stride.tokens(min(prompts, self.prefill_rows), decodes=prompts < len(self._jobs))
+        chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(_LASTING))
+        self._lasts = self._foreseen.lasts
         if self._generator is not None:
             for part in (self._generator, self._parts[0]):
                 part.prefill_step_size = chunk  # both read it at every loop
-        return self._foreseen.growth_bytes
+        growth = self._foreseen.growth_bytes
+        if self._uncopied and growth + self.cache_bytes > room_bytes:  # the room has gone meanwhile
+            self._copy()
+        return growth + self.cache_bytes if self._uncopied else growth
+
+    def _foreseen_now(self, lasting: int) -> Callable[[int], Foreseen]:
+        loads, real = self.loads, self.extents
+        return lambda tokens: foresee(self.card, loads, tokens, self.prefill_rows, real, lasting)
 
     @property
     def cache_bytes(self) -> int:
@@ -184,7 +240,9 @@ class ModelBatch:
     def _teaches(self) -> bool:
         """Whether the next step is measured: one in a few of those that make peaks."""
         foreseen = self._foreseen
-        if not (foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4):
+        if self._uncopied or not (
+            foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4
+        ):
             return False
         seen = self._steps_seen[foreseen.kind]
         self._steps_seen[foreseen.kind] += 1
@@ -194,8 +252,10 @@ class ModelBatch:
         """Compare what the step took with what was foreseen."""
         self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
         share = (self.peak_bytes - weights_bytes) // max(1, len(self._jobs))
-        for job in self._jobs.values():
-            job.peak_bytes = max(job.peak_bytes, share)
+        if share > self._share_bytes:  # since somebody came: else all have seen as much
+            self._share_bytes = share
+            for job in self._jobs.values():
+                job.peak_bytes = max(job.peak_bytes, share)
         self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
         if measured:
             took = self.peak_bytes - before_bytes - foreseen.other_bytes
@@ -232,14 +292,24 @@ class ModelBatch:
         )
         return prompts, decoding
 
-    def _regroup(self) -> bool:
-        """Where rows came or went, copy together what they left, a layer at a time: until then all is held."""
+    def _regroup(self, budget_bytes: int = 0) -> bool:
+        """Where rows came or went, copy together what they left, a layer at a time: until then all is held.
+
+        Where there is room for all of it twice, that is left to the next step, which waits for nothing.
+        """
         (prompts, decoding), self._members_then = self._members_then, self._members
         if decoding == self._members_then[1] and prompts == self._members_then[0][: len(prompts)]:
             return False  # new prompts were copied with their first chunk
-        self._regrouped = True
-        self._make_whole(lambda _: True)
+        self._regrouped, self._lasts = True, 0
+        twice = 2 * (self.cache_bytes + self._foreseen.growth_bytes)
+        self._uncopied = mx.get_active_memory() + twice <= budget_bytes
+        if not self._uncopied:
+            self._copy()
         return True
+
+    def _copy(self) -> None:
+        self._uncopied = False
+        self._make_whole(lambda _: True)
 
     def _make_whole(self, which: Callable[[Any], bool]) -> None:
         with one_at_a_time(), mx.stream(self._generator.stream):
@@ -253,30 +323,41 @@ class ModelBatch:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
-        self._most_bytes = 0
+        self._ended.clear()
+        self._uncopied = False
+        self._most_bytes = self._lasts = 0
         self._members_then = ([], [])
         self._generator = None
 
-    def _take(self, response: Any) -> JobStep:
-        job = self._by_uid[response.uid]
-        step = JobStep(job.key, [])
-        piece = Piece()
-        if response.finish_reason != "stop":
-            job.made.append(response.token)
-            step.tokens = [response.token]
-            piece = job.text.feed(step.tokens)
+    def untold(self) -> list[JobStep]:
+        """The news of the running jobs that :meth:`step` did not return."""
+        talking = [job for job in self._jobs.values() if job.untold is not None]
+        for job in talking:
+            if job.unread and job.untold is not None:
+                job.untold.show(job.read())
+        return [job.news() for job in talking]
+
+    def _take(self, response: Any) -> JobStep | None:
+        """A job's news where somebody waits for them: its first token, and its end."""
+        job, reason = self._by_uid[response.uid], response.finish_reason
+        first = not job.made
+        if reason != "stop":
+            step = job.take(response.token)
             if job.request.logprobs is not None:
-                step.logprobs = [
-                    logprob_entry(self.loaded, response.logprobs, response.token, job.request.logprobs)
-                ]
-        step.text, step.reasoning = piece.text, piece.reasoning
-        if piece.stopped or response.finish_reason is not None:
+                entry = logprob_entry(self.loaded, response.logprobs, response.token, job.request.logprobs)
+                step.logprobs.append(entry)
+        if not (first or reason or job.request.stop):
+            return None
+        piece = job.read()
+        if job.untold is not None:
+            job.untold.show(piece)
+        if piece.stopped or reason is not None:
             self._jobs.pop(job.key)
-            if response.finish_reason is None:
+            if reason is None:
                 self._forget(job)
             self._by_uid.pop(response.uid, None)
-            return ended(job, step, "stop" if piece.stopped else response.finish_reason, piece)
-        return step
+            return ended(job, job.news(), "stop" if piece.stopped else reason, stopped=piece.stopped)
+        return job.news() if first else None
 
     def _forget(self, job: RunningJob) -> None:
         if job.uid is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +16,9 @@ from workers.wire import Message
 
 READING_SECONDS: Final = 1.0
 """How old a reading of the host may be when a step is begun."""
+
+COUNTED_SECONDS: Final = 0.1
+"""How old the kernel's count of this process may be: asking takes as long as a small step, and MLX's own is exact."""
 
 _WORTH_TELLING: Final = 32
 """A part of the budget by which it must have changed for the worker to hear of it at once."""
@@ -43,11 +47,13 @@ class Budget:
         setting: the operator's budget, which stands for every limit that could be read.
         host: where readings come from.
         own_memory: whether MLX computes in this process's own memory, and not in a device's.
+        clock: monotonic seconds.
     """
 
     setting: int | None
     host: Host = field(default_factory=Host)
     own_memory: bool = True
+    clock: Callable[[], float] = time.monotonic
     share_bytes: int | None = None
     """What the host's other workers leave to this one."""
     now_bytes: int = 0
@@ -58,6 +64,8 @@ class Budget:
     """What may be used by a job that is alone, whatever passes."""
     _dropped: bool = False
     _base_bytes: int = field(init=False)
+    _beside_bytes: int = 0
+    _counted_at: float = -math.inf
 
     def __post_init__(self) -> None:
         if self.own_memory:  # MLX's threads and the BLAS's buffers are nobody's job
@@ -67,9 +75,11 @@ class Budget:
     def used_bytes(self) -> int:
         """What arrays take that are not for reuse, or what the kernel counts of this process where that is more."""
         active = mx.get_active_memory()
-        if not self.own_memory:
-            return active
-        return max(active, self.host.footprint() - self._base_bytes - mx.get_cache_memory())
+        if self.own_memory and (now := self.clock()) - self._counted_at >= COUNTED_SECONDS:
+            self._counted_at = now
+            others = self.host.footprint() - self._base_bytes - active - mx.get_cache_memory()
+            self._beside_bytes = max(0, others)
+        return active + self._beside_bytes
 
     def limit_bytes(self, jobs: int) -> int:
         """What so many jobs may use together: in company what there is now, and alone what stays."""
@@ -81,7 +91,7 @@ class Budget:
 
     def drop_caches(self) -> None:
         """Give back what is kept for reuse: MLX's buffers, and the C library's where those are what counts."""
-        self._dropped = True
+        self._dropped, self._counted_at = True, -math.inf
         mx.clear_cache()
         if self.used_bytes() > mx.get_active_memory():
             own_size.give_back()
@@ -92,6 +102,7 @@ class Budget:
         An operator's setting stands for every limit, not for the kernel's own word that memory is short: at a
         warning nobody is to join, at its critical level less is to be used than is now.
         """
+        self._counted_at = -math.inf
         own_bytes = mx.get_active_memory() + mx.get_cache_memory()
         limits = self.host.limits(own_bytes)
         if self.share_bytes is not None:

@@ -24,12 +24,14 @@ from scheduler.foresight import Extents
 from workers import gauge
 from workers.batch import ModelBatch
 from workers.budget import Budget, in_use
-from workers.engine_job import JobStep, RunningJob, make_job, packed
+from workers.engine_job import JobStep, RunningJob, make_job
 from workers.guard import Action, check, youngest_of_lowest
 from workers.kept_cards import card_for, keep_card
 from workers.models import load_model, prompt_shape
+from workers.telling import Telling
 from workers.wire import Message, Receiver, Sender, WireBroken
 
+_SHAPE: Final = ("chunk_tokens", "prefill_rows", "max_batch", "gap_seconds")
 _CACHE_SHARE: Final = 16
 _CACHE_MOST: Final = 1 << 30
 _MUCH: Final = 32
@@ -44,22 +46,15 @@ class Engine:
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
+        self._telling = Telling(send)
         self._batches: dict[str, ModelBatch] = {}
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
         self._budget = Budget(None)
         self._cache_limit: int | None = None
-        self._shape: dict[str, int] = {}
+        self._shape: dict[str, Any] = {}
         self._cards_folder = Path()
         self._device = ""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a step would do anything."""
-        return any(len(batch) for batch in self._batches.values())
-
-    def handle(self, message: Message) -> None:
-        """Do what the worker asks."""
-        does: dict[str, Callable[[Message], None]] = {
+        self._does: dict[str, Callable[[Message], None]] = {
             "configure": self._configure,
             "share": lambda said: self._take_share(said["share_bytes"]),
             "load": lambda said: self._load(said["model"], said["source"], said.get("cards", ())),
@@ -69,10 +64,18 @@ class Engine:
             "remove": lambda said: self._remove(said["key"], asked=True),
             "measure": self._measure,
         }
-        does.get(message["kind"], _ignore)(message)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return any(len(batch) for batch in self._batches.values())
+
+    def handle(self, message: Message) -> None:
+        """Do what the worker asks."""
+        self._does.get(message["kind"], _ignore)(message)
 
     def step(self) -> None:
-        """One step of every batch, guarded; one message for all of them."""
+        """One step of every batch, guarded; at most one message for all of them."""
         began = time.monotonic()
         if (reading := self._budget.refresh(began)) is not None:
             self._send({"kind": "measured", "memory": in_use(), **reading})
@@ -95,13 +98,13 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error, keys)
         seconds = round(time.monotonic() - began, 6)
-        self._tell_steps(steps, peak, computed=computed, extents=extents, seconds=seconds)
+        self._telling.tell(
+            steps, self._untold, peak_bytes=peak, seconds=seconds, computed=computed, extents=extents
+        )
         self._tell_learnt(steps)
 
-    def _tell_steps(self, steps: Sequence[JobStep], peak: int = 0, **progress: Any) -> None:
-        now = round(time.time(), 4)
-        message = {"kind": "step", "steps": [packed(step, now) for step in steps], "memory": in_use(peak)}
-        self._send(message | {name: each for name, each in progress.items() if each})
+    def _untold(self) -> list[JobStep]:
+        return [step for batch in self._batches.values() for step in batch.untold()]
 
     def _tell_learnt(self, steps: Sequence[JobStep]) -> None:
         """Where a job ended: what its batch's steps taught of the model."""
@@ -115,7 +118,7 @@ class Engine:
         self._device = gauge.device_name()
         self._budget = Budget(message["memory_budget"], own_memory=not self._device.startswith("cuda"))
         self._cache_limit = message["cache_limit"]
-        self._shape = {name: message[name] for name in ("chunk_tokens", "prefill_rows", "max_batch")}
+        self._shape = {name: message[name] for name in _SHAPE}
         self._cards_folder = Path(message["cards_folder"])
         self._send({"kind": "host", "pools": gauge.read_pools()})
 
@@ -158,7 +161,8 @@ class Engine:
             unsupported = isinstance(error, ModelUnsupported)
             self._send({"kind": "load_failed", "model": name, "reason": reason, "unsupported": unsupported})
             return
-        self._batches[name] = ModelBatch(loaded, card, **self._shape)
+        late = not self._device.startswith("cpu")
+        self._batches[name] = ModelBatch(loaded, card, **self._shape, late_errors=late)
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
         told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": in_use()}
         self._send({"kind": "loaded", "model": name, **told, **seconds})
@@ -199,7 +203,7 @@ class Engine:
             self._give_up(batch, error, keys)
             return
         if done is not None:
-            self._tell_steps([done])
+            self._telling.tell([done])
 
     def _remove(self, key: str, *, asked: bool = False) -> None:
         self._ungranted.pop(key, None)
@@ -222,7 +226,7 @@ class Engine:
         """Make room for a batch's next step; False where it has no job left to step."""
         dropped = False
         while len(batch):
-            jobs = sum(map(len, self._batches.values()))
+            jobs = sum(each.running for each in self._batches.values())
             used, budget = self._budget.used_bytes(), self._budget.limit_bytes(jobs)
             growth = batch.foresee(budget - used)
             done = dropped or self._budget.dropped(jobs)

@@ -38,6 +38,29 @@ class RunningJob:
     """Prompt tokens computed so far."""
     peak_bytes: int = 0
     """The most that its share of the batch took, measured."""
+    untold: JobStep | None = None
+    """Its news that the worker was not told yet."""
+    unread: list[int] = field(default_factory=list)
+    """Its tokens that are not text yet."""
+
+    def take(self, token: int) -> JobStep:
+        """Write a token; its news so far."""
+        self.made.append(token)
+        self.unread.append(token)
+        self.untold = self.untold or JobStep(self.key, [])
+        self.untold.tokens.append(token)
+        return self.untold
+
+    def read(self) -> Piece:
+        """Turn tokens into text, as late as it is wanted: many at once cost less than one by one."""
+        piece = self.text.feed(self.unread)
+        self.unread.clear()
+        return piece
+
+    def news(self) -> JobStep:
+        """What it wrote since this was last asked."""
+        step, self.untold = self.untold or JobStep(self.key, []), None
+        return step
 
     @property
     def load(self) -> Load:
@@ -56,16 +79,21 @@ class RunningJob:
 
 @dataclass(slots=True)
 class JobStep:
-    """What a step brought one job."""
+    """What one step or several brought one job."""
 
     key: str
     tokens: list[int]
     text: str = ""
     reasoning: str = ""
-    logprobs: list[dict[str, Any]] | None = None
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] | None = None
     """The job's result, where this step ended it."""
     peak_bytes: int = 0
+
+    def show(self, piece: Piece) -> None:
+        """Add text to it."""
+        self.text += piece.text
+        self.reasoning += piece.reasoning
 
 
 def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
@@ -94,19 +122,18 @@ def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
     )
 
 
-def ended(job: RunningJob, step: JobStep, reason: str, piece: Piece) -> JobStep:
+def ended(job: RunningJob, step: JobStep, reason: str, *, stopped: bool) -> JobStep:
     """A job's last step: the rest of its text, and its result.
 
     Args:
         job: it ended.
-        step: what its last token brought.
+        step: its news, the text of its last token among them.
         reason: why it ended, in OpenAI's words.
-        piece: the text of its last token.
+        stopped: whether that text has one of its stop words.
     """
-    if not piece.stopped:
+    if not stopped:
         rest = job.text.finish()
-        step.text += rest.text
-        step.reasoning += rest.reasoning
+        step.show(rest)
         reason = "stop" if rest.stopped else reason
     calls, refused = job.text.tool_calls(job.request.tools)
     step.text += refused

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from scheduler.card import ModelCard
@@ -58,6 +58,8 @@ class Foreseen:
     """Of the same step: the caches' growth and copies."""
     teaches: bool = False
     """Whether that step is alone in making the peak: no rows come or go, no copies beside it."""
+    lasts: int = 0
+    """So many loops after it take no more, as long as nobody comes or goes."""
 
 
 def foresee(
@@ -66,6 +68,7 @@ def foresee(
     chunk_tokens: int,
     prefill_rows: int,
     real: Extents,
+    lasting: int = 0,
 ) -> Foreseen:
     """What the next step takes.
 
@@ -75,6 +78,8 @@ def foresee(
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together at most.
         real: the caches as they are, regrouped where rows came or went.
+        lasting: over how many loops after it the same may be counted on, where they differ in lengths alone; then
+            it is what the last of them takes.
     """
     rows = [
         Row(max(1, load.length_tokens + load.prompt_left), load.answer_left, load.length_tokens)
@@ -83,6 +88,11 @@ def foresee(
     loop = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real)
     if not loop.steps:
         return Foreseen()
+    lasts = min(lasting, loop.quiet_loops)
+    if lasts:
+        loop = replace(
+            loop, steps=[replace(step, context_tokens=step.context_tokens + lasts) for step in loop.steps]
+        )
     most = max(loop.steps, key=lambda step: step_bytes(card, step))
     grown = most.held_bytes - loop.before_bytes + int(copied_bytes(card, most)) * (most.kind == "decode")
     alone = (
@@ -97,6 +107,7 @@ def foresee(
         work_bytes=work_bytes(card, most),
         other_bytes=grown,
         teaches=alone and decodes < 2,  # noqa: PLR2004 - one, or none
+        lasts=lasts,
     )
 
 

@@ -242,6 +242,8 @@ class MetalWorker(BaseWorker):
 
     def _claim(self, runner: Runner) -> Held | None:
         with store_may_be_away():
+            if runner.running:
+                runner.listen()
             return None if self._suspended else runner.claim()
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +30,12 @@ class LoadedModel:
     tokenizer: Any
     context_tokens: int
     vocabulary: int
+    weights_bytes: int = field(init=False)
+    """Bytes of its parameters."""
 
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of its parameters."""
-        leaves: Any = tree_flatten(self.model.parameters())
-        return sum(array.nbytes for _, array in leaves)
+    def __post_init__(self) -> None:
+        leaves: Any = tree_flatten(self.model.parameters()) if self.model is not None else ()
+        object.__setattr__(self, "weights_bytes", sum(array.nbytes for _, array in leaves))
 
 
 def load_model(name: str, source: str) -> LoadedModel:

@@ -168,6 +168,12 @@ class Runner:
             self._worth_claiming = True
             self._tick()
 
+    def listen(self) -> None:
+        """Do what follows from what the engine has said already; between two claims, so that it need not wait."""
+        spoken = self.supervisor.running and bool(select.select([self.supervisor.fileno()], [], [], 0.0)[0])
+        if spoken or self._hearing.unread:
+            self._hearing.hear(more=spoken)
+
     def claim(self) -> Held | None:
         """The next job that fits, its memory reserved; None where none does, or the engine is not ready."""
         ledger = self._desk.ledger

@@ -105,6 +105,7 @@ class Supervisor:
                 "chunk_tokens": self.settings.prefill_chunk,
                 "prefill_rows": self.settings.prefill_rows,
                 "max_batch": self.settings.max_batch,
+                "gap_seconds": self.settings.token_gap,
                 "cards_folder": str(self.settings.data_dir / "cards"),
             }
         )

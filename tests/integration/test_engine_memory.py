@@ -182,6 +182,26 @@ def test_a_chunk_is_shortened_before_anybody_is_shed(tmp_path: Path) -> None:
         assert max(chunks) <= chunk // 2
 
 
+def test_running_streams_do_not_stand_still_for_a_prompt(tiny_model: Path, tmp_path: Path) -> None:
+    """Beside a job that writes, a long prompt is computed in pieces that take no longer than a step does; alone,
+    in chunks as long as they may be.
+    """
+    with engine(tmp_path, prefill_chunk=256, token_gap=1e-6) as talk:
+        talk.load(tiny_model)
+        alone = talk.run(prompt="x" * 600, max_tokens=1500)
+        talk.until(lambda: talk.tokens(alone), "a token")
+        beside = talk.run(prompt="y" * 600, max_tokens=4)
+        talk.result(beside)
+        longest = {}
+        for key in (alone, beside):
+            told = [0] + [
+                step["computed"][key] for step in talk.of("step") if key in step.get("computed", {})
+            ]
+            longest[key] = max(after - before for before, after in itertools.pairwise(told))
+        assert longest[alone] == 256
+        assert longest[beside] <= 128
+
+
 def test_a_job_alone_goes_on_over_the_budget(wide_model: Path, tmp_path: Path) -> None:
     """The progress rule: a guard's reading stops nobody who is alone."""
     with engine(tmp_path, memory_budget=1 << 20) as talk:

@@ -142,10 +142,11 @@ def test_the_wired_limit_is_left_alone(tiny_model: Path, monkeypatch: pytest.Mon
 def test_a_job_is_done_only_when_the_device_is(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stop: list[str]
 ) -> None:
-    """Ended by its length or by a stop word: MLX's late errors come out before its end is told."""
+    """Ended by its length or by a stop word: a GPU's late errors come out before its end is told."""
     waited: list[tuple[object, ...]] = []
     loaded = load_model(MODEL, str(tiny_model))
-    batch = ModelBatch(loaded, measure(loaded, "cpu"), chunk_tokens=64, prefill_rows=1, max_batch=1)
+    shape = {"chunk_tokens": 64, "prefill_rows": 1, "max_batch": 1}
+    batch = ModelBatch(loaded, measure(loaded, "cpu"), **shape, late_errors=True)
     monkeypatch.setattr(mx, "synchronize", lambda *streams: waited.append(streams))
     request = read_request({"model": MODEL, "prompt": "Hello", "temperature": 0, "stop": stop[:4]})
     text = JobText(loaded.tokenizer, stop)
@@ -155,4 +156,30 @@ def test_a_job_is_done_only_when_the_device_is(
         steps = batch.step(1 << 40)
     assert steps[-1].result is not None
     assert (steps[-1].result["finish_reason"] == "stop") == bool(stop)
-    assert waited[-1] != ()  # for the generator's stream, when its caches were regrouped
+    assert waited[-1] != ()  # for the generator's stream
+
+
+def test_beside_others_an_end_is_told_after_a_step_that_did_not_fail(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, without waiting for it; if that step fails, the job whose end it holds is one of those it names."""
+    loaded = load_model(MODEL, str(tiny_model))
+    shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 2}
+    batches = [
+        ModelBatch(loaded, measure(loaded, "cpu"), **shape, late_errors=late) for late in (False, True)
+    ]
+    told = []
+    for batch in batches:
+        for key, most in (("short/1", 4), ("long/1", 12)):
+            request = read_request({"model": MODEL, "prompt": "Hello", "temperature": 0})
+            text = JobText(loaded.tokenizer, ())
+            batch.add(RunningJob(key, request, "standard", 0.0, list(b"Hello"), [], most, 1, text))
+        ends = [[step.key for step in batch.step(1 << 40) if step.result] for _ in range(12)]
+        told.append(next(at for at, keys in enumerate(ends) if keys == ["short/1"]))
+        assert batch.keys == ["long/1"]
+    assert told[1] == told[0] + 1
+    late = batches[1]
+    while late.running:
+        late.step(1 << 40)
+    assert late.keys == ["long/1"] and len(late) == 1  # its end is held
+    assert [step.key for step in late.step(1 << 40)] == ["long/1"] and len(late) == 0

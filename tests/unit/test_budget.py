@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import pytest
 
-from workers.budget import READING_SECONDS, Budget, Host
+from workers.budget import COUNTED_SECONDS, READING_SECONDS, Budget, Host
 from workers.engine import Engine
 from workers.macos import Level
 from workers.own_size import address_space_limits, footprint_bytes, space_left
@@ -90,7 +91,7 @@ def test_what_is_kept_for_reuse_is_not_bounded_by_a_passing_reading(
     recorded.level = Level.CRITICAL
     monkeypatch.setattr("workers.engine.Budget", lambda setting, **_: Budget(setting, recorded.host))
     engine = Engine(lambda _: None)
-    shape = {"chunk_tokens": 64, "prefill_rows": 1, "max_batch": 1}
+    shape = {"chunk_tokens": 64, "prefill_rows": 1, "max_batch": 1, "gap_seconds": 1}
     before = mx.set_cache_limit(0)
     try:
         engine.handle(
@@ -104,7 +105,8 @@ def test_what_is_kept_for_reuse_is_not_bounded_by_a_passing_reading(
 
 def test_what_the_kernel_counts_is_used_where_it_is_more(recorded: Recorded) -> None:
     """Beyond the interpreter's own size and some growth of it; what is kept for reuse is not in use."""
-    budget = Budget(None, recorded.host)
+    moments = itertools.count(0.0, COUNTED_SECONDS)
+    budget = Budget(None, recorded.host, clock=lambda: next(moments))
     active = mx.get_active_memory()
     assert budget.used_bytes() == active
     recorded.footprint += 200 * MIB

@@ -47,7 +47,13 @@ def limits() -> Iterator[None]:
 
 def test_an_engine_goes_by_its_share(tmp_path: Path) -> None:
     """From the first reading on, also where it reads its host anew; a share told twice is taken once."""
-    shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 4, "cards_folder": str(tmp_path)}
+    shape = {
+        "chunk_tokens": 64,
+        "prefill_rows": 2,
+        "max_batch": 4,
+        "gap_seconds": 1,
+        "cards_folder": str(tmp_path),
+    }
     said: list[Any] = []
     engine = Engine(said.append)
     engine.handle({"kind": "configure", "memory_budget": None, "cache_limit": None, **shape})
@@ -76,7 +82,13 @@ def test_mlx_is_given_the_limits_that_are_configured(
 ) -> None:
     """Its memory limit is the budget; its cache keeps what was set, or a share of that."""
     monkeypatch.setattr("workers.gauge.derive_budget", lambda *_, **__: (budget, "setting"))
-    shape = {"chunk_tokens": 64, "prefill_rows": 2, "max_batch": 4, "cards_folder": str(tmp_path)}
+    shape = {
+        "chunk_tokens": 64,
+        "prefill_rows": 2,
+        "max_batch": 4,
+        "gap_seconds": 1,
+        "cards_folder": str(tmp_path),
+    }
     said: list[Any] = []
     engine = Engine(said.append)
     engine.handle({"kind": "configure", "memory_budget": budget, "cache_limit": cache_limit, **shape})
