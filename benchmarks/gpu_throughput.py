@@ -1,8 +1,8 @@
 """What a queue, a process border and HTTP cost before MLX on a GPU: ``python -m benchmarks.gpu_throughput``.
 
-Needs an NVIDIA GPU with ``mlx[cuda13]``, what tidegate imports, and no network; begins
-nothing new after ``--seconds``, seven minutes. Random-weight bfloat16 llamas of about 1B and 8B parameters, written on the spot.
-On the same prompts of 256 tokens, greedily, 256 tokens out, 1, 8 and 32 at a time, one contender after another:
+Needs an NVIDIA GPU with ``mlx[cuda13]``, what tidegate imports, and no network; begins nothing new after ``--seconds``,
+seven minutes. Random-weight bfloat16 llamas of about 1B and 8B parameters, written on the spot. On the same prompts of
+256 tokens, greedily, 256 tokens out, 1, 8 and 32 at a time, one contender after another:
 
 ``limit``     mlx-lm's ``BatchGenerator`` in a loop in a process of its own, nothing around it
 ``server``    ``mlx_lm.server`` of the mlx-lm that is installed here, streaming over HTTP
