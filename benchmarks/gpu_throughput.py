@@ -1,15 +1,16 @@
 """What a queue, a process border and HTTP cost before MLX on a GPU: ``python -m benchmarks.gpu_throughput``.
 
-Needs an NVIDIA GPU with ``mlx[cuda13]``, what tidegate imports, and no network; takes some six minutes, and begins
-nothing new after ``--seconds``. Random-weight bfloat16 llamas of about 1B and 8B parameters, written on the spot.
-On the same prompts of 256 tokens, greedily, 256 tokens out, 1, 8 and 32 at a time, one contender after another:
+Needs an NVIDIA GPU with ``mlx[cuda13]``, what tidegate imports, and no network; begins nothing new after ``--seconds``,
+seven minutes. Random-weight bfloat16 llamas of about 1B and 8B parameters, written on the spot. On the same prompts of
+256 tokens, greedily, 256 tokens out, 1, 8 and 32 at a time, one contender after another:
 
 ``limit``     mlx-lm's ``BatchGenerator`` in a loop in a process of its own, nothing around it
 ``server``    ``mlx_lm.server`` of the mlx-lm that is installed here, streaming over HTTP
 ``tidegate``  the whole stack, streaming over HTTP: server, API, worker, engine
 
 Where there is no such GPU, ``--models tiny`` does the same on MLX's CPU build. Prints a line for each measurement,
-a table, and last one JSON line, which is in the folder ``$OUT`` too where that is set, renewed each time:
+a table, and last one JSON line, which is kept in the folder ``$OUT`` too where that is set, as far as it has got; from
+there ``--write-docs RESULT.json`` puts it into ``docs/``.
 
 ``gpu_worst_ratio_to_limit``      tokens/s of tidegate over the limit's, the least of all points; goal: at least 0.95
 ``gpu_worst_ratio_to_server_32``  over the server's, the least of the models at 32; goal: at least 3.5
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,8 @@ from benchmarks import peers
 from benchmarks.bare_batch import bare_batch
 from benchmarks.gpu_oom import SIZES as OOM_SIZES
 from benchmarks.gpu_oom import write_model
-from benchmarks.lone_worker import START_SECONDS, python_path
+from benchmarks.gpu_page import table, write_docs
+from benchmarks.lone_worker import ROOT, START_SECONDS, python_path
 from benchmarks.pages import machine
 from benchmarks.peers import PEERS, PeerFailed
 from benchmarks.points import Point, bare_point, streamed_point
@@ -61,7 +63,7 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     },
     "tiny": {"layers": 1, "dtype": "float32"},
 }
-ASKED: Final = {1: 2, 8: 16, 32: 64}
+ASKED: Final = {1: 4, 8: 16, 32: 64}
 """Requests by concurrency."""
 
 TOKENS: Final = 256
@@ -97,10 +99,19 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["1b", "8b"])
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="after which nothing new begins")
+    parser.add_argument(
+        "--write-docs",
+        type=Path,
+        metavar="RESULT",
+        help="measure nothing: put this file's figures into docs/",
+    )
     chosen = parser.parse_args()
+    if chosen.write_docs:
+        write_docs(chosen.write_docs, ROOT / "docs")
+        return
     os.environ.update(python_path() | {"HF_HUB_OFFLINE": "1"})
     out = Path(os.environ["OUT"]) if os.environ.get("OUT") else None
-    clock, found = Clock(time.monotonic(), chosen.seconds), Found()
+    clock, found = Clock(time.monotonic(), chosen.seconds), Found(machine=machine())
     with tempfile.TemporaryDirectory(prefix="tg-") as folder:
         for name in chosen.models:
             model = Path(folder) / name
@@ -113,9 +124,9 @@ def main() -> None:
             except (subprocess.CalledProcessError, OSError) as failed:
                 found.failed[name] = str(failed)
             shutil.rmtree(model, ignore_errors=True)  # the next one is as large
-    found.machine = f"{_device()}, {machine()}"
+    found.machine = f"{_device()}; {found.machine}"
     keep(found, out)
-    print(table(found))
+    print(table(summary(found)))
     print(json.dumps(summary(found) | {"wall_seconds": round(clock.seconds, 1)}))
 
 
@@ -269,18 +280,6 @@ def ratios(points: Mapping[tuple[str, int, str], Point], other: str) -> dict[tup
         for (name, concurrency, who), own in points.items()
         if who == "tidegate" and (name, concurrency, other) in points
     }
-
-
-def table(found: Found) -> str:
-    """A line for each point, as Markdown."""
-    heads: Sequence[str] = ("tokens_per_second", "ttft_p50_ms", "ttft_p99_ms", "gap_p50_ms", "gap_p99_ms")
-    lines = ["| model | at a time | who | tokens/s | first text p50, ms | p99 | gap p50, ms | p99 |"]
-    lines.append("|---|--:|---|--:|--:|--:|--:|--:|")
-    for (name, concurrency, who), point in sorted(found.points.items()):
-        shown = point.shown()
-        told_values = " | ".join("–" if shown[head] is None else f"{shown[head]:,}" for head in heads)
-        lines.append(f"| {name} | {concurrency} | {who} | {told_values} |")
-    return "\n".join([*lines, *(f"not measured: {what}: {why}" for what, why in found.failed.items())])
 
 
 def keep(found: Found, out: Path | None) -> None:

@@ -7,9 +7,9 @@ beside (:mod:`benchmarks.offered`). All servers get the very same requests at th
 over ``/v1/chat/completions`` and leaves, without asking again, when it is refused or when the run ends, 20 s after
 the last arrival. tidegate is told the class of each, which peers ignore, as they do other fields they do not know.
 
-Beside tidegate, from PyPI in environments of their own: mlx-lm, rapid-mlx and vllm-mlx, each one process with all
-its defaults and both models (:mod:`benchmarks.two_models`), warmed up by a request to each model. Takes some ten
-minutes in all. Prints a table, then one JSON line:
+Beside tidegate, from PyPI in environments of their own: mlx-lm, rapid-mlx and vllm-mlx, with all their defaults and
+both models (:mod:`benchmarks.two_models`; vllm-mlx is a process for each), each server warmed up by a request to
+each model. Takes some eleven minutes in all. Prints a table, then one JSON line:
 
 ``goodput_ratio_to_peer``   tidegate's goodput over the best peer's; goal: at least 2
 ``goodput``                 by server: tokens a second of answers that met their class's targets
@@ -105,10 +105,10 @@ def main() -> None:
         "seconds": round(seconds, 1),
     }
     made |= summary(trials, seconds)
+    print(table(trials, seconds))
+    print(json.dumps(made), flush=True)
     if chosen.write_docs:
         write_docs(trials, made, DOCS)
-    print(table(trials, seconds))
-    print(json.dumps(made))
 
 
 def write_models(folder: Path) -> dict[str, Path]:
@@ -134,10 +134,10 @@ def run(name: str, starting: AbstractContextManager[Server], load: Sequence[Job]
         PeerFailed: it does not start, or does not answer a short request to each model.
     """
     with starting as server:
-        for model in server.names.values():
-            warm = asyncio.run(ask(server.url, chat_body(model, "Is anybody there?", 4), WARM_SECONDS))
+        for route in server.routes.values():
+            warm = asyncio.run(ask(route.url, chat_body(route.name, "Is anybody there?", 4), WARM_SECONDS))
             if not warm.answered:
-                raise PeerFailed(f"{name} does not answer for {model}: {warm.error}")
+                raise PeerFailed(f"{name} does not answer for {route.name}: {warm.error}")
         answers = asyncio.run(put(server, load, seconds))
         said = Counter(answer.error[:120] for answer in answers if answer.error)
         return Trial(name, figures(load, answers), said, server.exit_code())
@@ -155,7 +155,8 @@ async def put(server: Server, load: Sequence[Job], seconds: float) -> list[Strea
 
     async def client(job: Job) -> Streamed:
         await asyncio.sleep(began + job.at_seconds - time.monotonic())
-        return await ask(server.url, job.body(server.names), began + seconds - time.monotonic())
+        route = server.routes[job.model]
+        return await ask(route.url, job.body(route.name), began + seconds - time.monotonic())
 
     return list(await asyncio.gather(*(client(job) for job in load)))
 

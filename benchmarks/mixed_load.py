@@ -79,16 +79,12 @@ class Job:
 
     seed: int | None
 
-    def body(self, names: Mapping[str, str]) -> dict[str, Any]:
-        """The request to ``/v1/chat/completions``.
-
-        Args:
-            names: what the server calls each model.
-        """
+    def body(self, name: str) -> dict[str, Any]:
+        """The request to ``/v1/chat/completions``, to a server that calls the model by this name."""
         messages = [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
         sampling = {"temperature": 0} if self.seed is None else {"temperature": 0.8, "seed": self.seed}
         return {
-            "model": names[self.model],
+            "model": name,
             "messages": messages,
             "max_tokens": self.max_tokens,
             "priority": self.priority,

@@ -1,47 +1,57 @@
-"""A server with two models, in one process each: tidegate, and each peer as it is told of a second model.
+"""A server with two models: tidegate, and each peer as it can serve a second one.
 
-``mlx-lm``     loads the model that a request names, and lets go of the one before
-``rapid-mlx``  is asked to load another beside the first: ``POST /v1/models/load``
-``vllm-mlx``   reads a registry, and loads both at the start: ``--models-config``
+``mlx-lm``     one process: it loads the model that a request names, and lets go of the one before
+``rapid-mlx``  one process: it is asked to load another beside the first, ``POST /v1/models/load``
+``vllm-mlx``   two processes, one for each model, so that they have no common memory budget. Its registry of models
+               (``--models-config``) does serve two from one, but with continuous batching on MLX 0.32.4 an engine of
+               them stops answering when requests with other sampling come: ``RuntimeError: There is no Stream(cpu,
+               3) in current thread``
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
 
 from benchmarks import peers
-from benchmarks.peers import Peer, PeerFailed
+from benchmarks.peers import Peer, PeerFailed, RunningPeer
 from benchmarks.stack import stack
 
 LOAD_SECONDS: Final = 120.0
-WEIGHTS_GB: Final = 4
-"""What vllm-mlx must be told that the weights of all its models may take: more than ours do."""
+ONE_EACH: Final = frozenset({"vllm-mlx"})
+"""Who is a process for each model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a model is served, and under what name."""
+
+    url: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server that runs."""
 
-    url: str
-    names: Mapping[str, str]
-    """What it calls each model."""
+    routes: Mapping[str, Route]
+    """By model."""
 
     exit_code: Callable[[], int | None]
-    """How it ended; None while it runs."""
+    """How it ended, the first process that did; None while all run."""
 
 
 @contextmanager
 def tidegate(models: Mapping[str, Path]) -> Iterator[Server]:
     """Tidegate with all its defaults."""
     with stack(dict(models)) as running:
-        yield Server(running.url, {name: name for name in models}, running.workers[0].process.poll)
+        routes = {name: Route(running.url, name) for name in models}
+        yield Server(routes, running.workers[0].process.poll)
 
 
 @contextmanager
@@ -57,35 +67,28 @@ def both(peer: Peer, python: Path, models: Mapping[str, Path], scratch: Path) ->
     Raises:
         PeerFailed: it ends, does not answer in time, or refuses the second model.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    first = next(iter(models.values()))
-    names = {name: str(folder) for name, folder in models.items()}
-    if peer.name == "vllm-mlx":
-        peer, first = replace(peer, command=registry_words(peer.command)), scratch / "models.yaml"
-        first.write_text(registry(models))
-        names = {name: name for name in models}
-    with peers.serving(peer, python, first, scratch) as running:
-        if peer.name == "rapid-mlx":
-            for name in list(models)[1:]:
-                _load(running.url, names[name])
-        yield Server(running.url, names, running.process.poll)
+    started = list(models) if peer.name in ONE_EACH else list(models)[:1]
+    with ExitStack() as ends:
+        running = [
+            ends.enter_context(peers.serving(peer, python, models[name], scratch / name)) for name in started
+        ]
+        routes = {
+            name: Route(each.url, str(models[name])) for name, each in zip(started, running, strict=True)
+        }
+        for name in list(models)[len(started) :]:
+            routes[name] = Route(running[0].url, str(models[name]))
+            if peer.name == "rapid-mlx":
+                _load(routes[name])
+        yield Server(routes, lambda: first_exit(running))
 
 
-def registry_words(command: tuple[str, ...]) -> tuple[str, ...]:
-    """A command line with a registry in the place of the model."""
-    return tuple(
-        each for word in command for each in (("--models-config", word) if word == "{model}" else (word,))
-    )
+def first_exit(running: list[RunningPeer]) -> int | None:
+    """The exit code of the first of them that ended; None while all run."""
+    return next((each.exit_code for each in running if each.exit_code is not None), None)
 
 
-def registry(models: Mapping[str, Path]) -> str:
-    """vllm-mlx's file of models. JSON is YAML."""
-    listed = [{"name": name, "path": str(folder), "preload": True} for name, folder in models.items()]
-    return json.dumps({"manager": {"memory_budget_gb": WEIGHTS_GB}, "models": listed})
-
-
-def _load(url: str, model: str) -> None:
-    with httpx.Client(base_url=url, trust_env=False, timeout=LOAD_SECONDS) as http:
-        answer = http.post("/v1/models/load", json={"model": model})
+def _load(route: Route) -> None:
+    with httpx.Client(base_url=route.url, trust_env=False, timeout=LOAD_SECONDS) as http:
+        answer = http.post("/v1/models/load", json={"model": route.name})
     if not answer.is_success:
-        raise PeerFailed(f"rapid-mlx does not load {model}: {answer.status_code} {answer.text[:500]}")
+        raise PeerFailed(f"rapid-mlx does not load {route.name}: {answer.status_code} {answer.text[:500]}")

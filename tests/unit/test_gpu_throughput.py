@@ -10,6 +10,7 @@ import jinja2
 import pytest
 
 from benchmarks import gpu_throughput as bench
+from benchmarks.gpu_page import table, write_docs
 from benchmarks.points import Point
 from benchmarks.random_models import CHAT_TEMPLATE, SPECIAL_TOKENS
 
@@ -37,7 +38,7 @@ def test_a_prompt_has_256_tokens_with_its_template_and_none_begins_as_another() 
     asked = [
         *bench.prompts(64, 32, "tide"),
         *bench.prompts(16, 8, "tide"),
-        *bench.prompts(2, 1, "tide"),
+        *bench.prompts(4, 1, "tide"),
         *bench.prompts(32, 32, "warm"),
     ]
     assert len({prompt[:12] for prompt in asked}) == len(asked)
@@ -62,7 +63,20 @@ def test_what_was_not_measured_has_no_ratio_and_is_named() -> None:
     made = bench.summary(part)
     assert made["gpu_worst_ratio_to_limit"] is None
     assert made["gpu_worst_ratio_to_server_32"] is None
-    assert "not measured: 1b limit: it died" in bench.table(part)
+    assert "Not measured: 1b limit: it died" in table(made)
+
+
+def test_the_docs_get_what_the_gpus_machine_kept(tmp_path: Path) -> None:
+    (tmp_path / "performance.md").write_text("# Speed\n<!-- gpu: by whom -->\n<!-- /gpu -->\n")
+    kept = found()
+    kept.machine = "a GPU in a box"
+    bench.keep(kept, tmp_path)
+    write_docs(tmp_path / "gpu_throughput.json", tmp_path)
+    page = (tmp_path / "performance.md").read_text()
+    assert "`gpu_worst_ratio_to_limit` 0.9, `gpu_worst_ratio_to_server_32` 2.7." in page
+    assert "| 8b | 32 | tidegate | 2,700.0 | 100.0 | 100.0 | 10.0 | 10.0 |" in page
+    assert "a GPU in a box" in page
+    assert "<svg" in (tmp_path / "gpu-throughput.svg").read_text()
 
 
 def test_a_contender_that_fails_leaves_the_others_their_turn(

@@ -1,10 +1,12 @@
 """A mixed workload, and what an answer in it is worth."""
 
 import asyncio
-import json
 import math
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import pytest
 from benchmarks import mixed
 from benchmarks.mixed_load import CLASSES, MODELS, Job, figures, is_good, jobs, ratio_to_peer
 from benchmarks.offered import scaled_seconds
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, Peer, RunningPeer
 from benchmarks.plots import bar_mixed
 from benchmarks.sse_clients import Streamed
-from benchmarks.two_models import Server, registry, registry_words
+from benchmarks.two_models import Route, Server, both
 from benchmarks.workload import draw_trace
 
 
@@ -51,7 +53,7 @@ def test_batch_jobs_are_the_long_ones() -> None:
 
 
 def test_a_server_is_asked_by_its_own_names() -> None:
-    body = job().body({"small": "/models/small"})
+    body = job().body("/models/small")
     assert body["model"] == "/models/small"
     assert [each["role"] for each in body["messages"]] == ["system", "user"]
     assert "seed" not in body
@@ -108,14 +110,36 @@ def test_a_sample_stands_for_all_jobs_of_its_model() -> None:
     assert asked == [(12, 12, 20)]
 
 
-def test_vllm_mlx_is_told_of_both_models_in_a_registry() -> None:
-    words = registry_words(PEERS[2].command)
-    assert words[words.index("--models-config") + 1] == "{model}"
-    listed = json.loads(registry({"small": Path("/m/s"), "large": Path("/m/l")}))["models"]
-    assert [(each["name"], each["path"], each["preload"]) for each in listed] == [
-        ("small", "/m/s", True),
-        ("large", "/m/l", True),
-    ]
+@pytest.mark.parametrize(
+    ("peer", "started"), [("mlx-lm", ["small"]), ("rapid-mlx", ["small"]), ("vllm-mlx", ["small", "large"])]
+)
+def test_a_peer_that_cannot_serve_two_models_is_a_process_for_each(
+    peer: str, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    loaded: list[str] = []
+
+    @contextmanager
+    def serving(peer: Peer, python: Path, model: Path, scratch: Path) -> Iterator[RunningPeer]:
+        begun.append(model.name)
+        ended = subprocess.Popen(["/bin/true"])
+        ended.wait()
+        yield RunningPeer(peer, model, f"http://127.0.0.1:{len(begun)}", ended, scratch / "log")
+
+    monkeypatch.setattr("benchmarks.peers.serving", serving)
+    monkeypatch.setattr("benchmarks.two_models._load", lambda route: loaded.append(route.name))
+    models = {name: Path("/m") / name for name in MODELS}
+    which = next(each for each in PEERS if each.name == peer)
+    with both(which, Path("python"), models, Path("/scratch")) as server:
+        urls = {route.url for route in server.routes.values()}
+        assert {name: route.name for name, route in server.routes.items()} == {
+            "small": "/m/small",
+            "large": "/m/large",
+        }
+        assert server.exit_code() == 0
+    assert begun == started
+    assert len(urls) == len(started)
+    assert loaded == (["/m/large"] if peer == "rapid-mlx" else [])
 
 
 def trial(server: str, seconds: float) -> mixed.Trial:
@@ -163,7 +187,7 @@ def test_jobs_are_asked_at_their_moments_and_left_when_the_run_ends() -> None:
 
         async with await asyncio.start_server(mute, "127.0.0.1", 0) as listener:
             port = listener.sockets[0].getsockname()[1]
-            server = Server(f"http://127.0.0.1:{port}", {"small": "small"}, lambda: None)
+            server = Server({"small": Route(f"http://127.0.0.1:{port}", "small")}, lambda: None)
             later = Job(0.2, "batch", "small", "s", "u", 5, None)
             return await mixed.put(server, [job(), later], 0.5)
 
