@@ -12,17 +12,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.generate import BatchGenerator
 
 from scheduler.card import ModelCard
-from scheduler.foresight import UNKNOWN, Extents, Kind
-from scheduler.learning import Margins
+from scheduler.foresight import UNKNOWN, Extents
+from workers.beginnings import Beginnings
 from workers.caches import extent_of, flat, is_state, make_whole
 from workers.engine_job import JobStep, RunningJob, ended, logprob_entry
 from workers.gauge import one_at_a_time
 from workers.guard import Foreseen, Load, foresee, within
 from workers.models import LoadedModel
-from workers.sampling import make_processors, make_sampler
+from workers.prefixes import Prefixes
+from workers.teaching import Teaching
 from workers.text import Piece
 
 # mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
@@ -32,10 +33,6 @@ setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired
 
 _AHEAD: Final = 4
 """Times what it needs that a step may take where a device runs ahead of what is freed."""
-
-_MEASURED_FIRST: Final = 8
-_MEASURED_EVERY: Final = 32
-"""Of the steps that could teach, the first few and then one in so many are held back to do so."""
 
 
 class ModelBatch:
@@ -47,28 +44,37 @@ class ModelBatch:
         chunk_tokens: the prefill chunk.
         prefill_rows: prompts computed together.
         max_batch: rows that decode together.
+        prefixes: what the engine keeps for jobs that begin alike.
     """
 
     def __init__(
-        self, loaded: LoadedModel, card: ModelCard, *, chunk_tokens: int, prefill_rows: int, max_batch: int
+        self,
+        loaded: LoadedModel,
+        card: ModelCard,
+        *,
+        chunk_tokens: int,
+        prefill_rows: int,
+        max_batch: int,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self.loaded, self.card = loaded, card
-        self.chunk_tokens, self.prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
+        self.chunk_tokens, self.prefill_rows = chunk_tokens, prefill_rows
+        self._max_batch = max(max_batch, prefill_rows)  # as the generator takes them
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
         self._generator: Any = None
-        self._margins = Margins()
-        self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
+        self._teaching = Teaching()
         self._foreseen = Foreseen()
-        self._most_bytes = 0
         self._members_then: tuple[list[int], list[int]] = ([], [])
         self._regrouped = False
         self._has_states = any(group.kind == "state" for group in card.caches)
+        self._beginnings = Beginnings(loaded, None if self._has_states else prefixes)
+        self.reused: dict[str, int] = {}
+        """Of :attr:`computed`, what was kept of other jobs."""
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.peak_bytes = 0
         """Of the last step, measured, everything in the process counted."""
-        self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -90,10 +96,10 @@ class ModelBatch:
 
     def add(self, job: RunningJob) -> JobStep | None:
         """Start a job, or go on with it; a job whose earlier tokens already ended it is done at once."""
-        self._most_bytes = self._most_bytes if self._jobs else 0
+        if not self._jobs:
+            self._teaching.begin()
         stopped = job.text.feed(job.so_far).stopped
-        remaining = job.max_tokens - len(job.so_far)
-        if stopped or remaining <= 0:
+        if stopped or len(job.so_far) >= job.max_tokens:
             return ended(job, JobStep(job.key, []), "stop" if stopped else "length", Piece(stopped=stopped))
         if self._generator is None:
             self._generator = BatchGenerator(
@@ -102,16 +108,17 @@ class ModelBatch:
                 prefill_batch_size=self.prefill_rows,
                 prefill_step_size=self.chunk_tokens,
             )
-        (job.uid,) = self._generator.insert(
-            [job.prompt + job.so_far],
-            max_tokens=[remaining],
-            samplers=[make_sampler(job.request, job.seed, len(job.so_far), self.loaded.vocabulary)],
-            logits_processors=[make_processors(job.request)],
-            stop_sequences=[self._eos],
-        )
         self._jobs[job.key] = job
-        self._by_uid[job.uid] = job
         return None
+
+    @property
+    def _next_up(self) -> list[RunningJob]:
+        """The jobs that the generator's next loop takes up."""
+        waiting = [job for job in self._jobs.values() if job.uid is None]
+        if not waiting:
+            return []
+        prompts, decoding = map(len, self._parts)
+        return waiting[: max(0, min(self.prefill_rows - prompts, self._max_batch - decoding))]
 
     def remove(self, key: str) -> bool:
         """Stop a job and free its memory. False where it does not run here."""
@@ -132,7 +139,10 @@ class ModelBatch:
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
         """
-        measured = self._teaches()
+        fresh = self._next_up
+        self.reused = self._beginnings.take_up(self._generator, fresh)
+        self._by_uid |= {job.uid: job for job in fresh if job.uid is not None}
+        measured = self._teaching.asks_for(self._foreseen)
         if measured:
             mx.synchronize(self._generator.stream)  # the step before is let go first
         mx.reset_peak_memory()
@@ -140,17 +150,23 @@ class ModelBatch:
         near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
+        took = mx.get_peak_memory() - self._beginnings.kept_bytes
         self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
-            job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
+            job.prefilled, job.computed = response.end_of_prompt, job.reused + response.progress[0]
             self.computed[job.key] = job.computed
         for response in responses:
+            if response.prompt_cache is not None:
+                self._keep(self._by_uid[response.uid], response)
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
         if prompts and self._has_states:
             self._make_whole(is_state)  # a chunk's last values, cut out of all of them
         alone = not self._regroup()
-        self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
+        self._weigh(before, took, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
+        for response in prompts:
+            if response.end_of_prompt:
+                self._keep(self._by_uid[response.uid], begun=True)
         steps = [self._take(response) for response in responses if response.uid in self._by_uid]
         if any(step.result for step in steps):
             self._regroup()
@@ -159,6 +175,7 @@ class ModelBatch:
 
     def foresee(self, room_bytes: int) -> int:
         """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
+        self._beginnings.note(self._next_up)
         loads, real = self.loads, self.extents
         chunk, self._foreseen = within(
             room_bytes,
@@ -177,29 +194,18 @@ class ModelBatch:
 
     def learnt(self) -> bool:
         """Take into the card what the steps since the last time taught; whether that changed it."""
-        card = self._margins.applied(self.card)
+        card = self._teaching.applied(self.card)
         changed, self.card = card != self.card, card
         return changed
 
-    def _teaches(self) -> bool:
-        """Whether the next step is measured: one in a few of those that make peaks."""
-        foreseen = self._foreseen
-        if not (foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4):
-            return False
-        seen = self._steps_seen[foreseen.kind]
-        self._steps_seen[foreseen.kind] += 1
-        return seen < _MEASURED_FIRST or seen % _MEASURED_EVERY == 0
-
-    def _weigh(self, before_bytes: int, weights_bytes: int, *, measured: bool) -> None:
+    def _weigh(self, before_bytes: int, jobs_bytes: int, weights_bytes: int, *, measured: bool) -> None:
         """Compare what the step took with what was foreseen."""
-        self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
-        share = (self.peak_bytes - weights_bytes) // max(1, len(self._jobs))
+        self.peak_bytes = mx.get_peak_memory()
+        jobs_bytes = max(jobs_bytes, self.peak_bytes - self._beginnings.kept_bytes)
+        share = (jobs_bytes - weights_bytes) // max(1, len(self._jobs))
         for job in self._jobs.values():
             job.peak_bytes = max(job.peak_bytes, share)
-        self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
-        if measured:
-            took = self.peak_bytes - before_bytes - foreseen.other_bytes
-            self._margins.note(foreseen.kind, foreseen.work_bytes, took)
+        self._teaching.note(self._foreseen, self.peak_bytes - before_bytes if measured else None)
 
     @property
     def _members(self) -> tuple[list[int], list[int]]:
@@ -253,7 +259,7 @@ class ModelBatch:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
-        self._most_bytes = 0
+        self._teaching.begin()
         self._members_then = ([], [])
         self._generator = None
 
@@ -273,10 +279,15 @@ class ModelBatch:
         if piece.stopped or response.finish_reason is not None:
             self._jobs.pop(job.key)
             if response.finish_reason is None:
+                self._keep(job)
                 self._forget(job)
             self._by_uid.pop(response.uid, None)
             return ended(job, step, "stop" if piece.stopped else response.finish_reason, piece)
         return step
+
+    def _keep(self, job: RunningJob, left: Any = None, *, begun: bool = False) -> None:
+        spare = _AHEAD * self._foreseen.growth_bytes
+        self._beginnings.keep(job, self._generator, spare, left, begun=begun)
 
     def _forget(self, job: RunningJob) -> None:
         if job.uid is not None:
