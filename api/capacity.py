@@ -18,8 +18,8 @@ routes = APIBlueprint("capacity", __name__, abp_tags=[Tag(name="capacity")], abp
 
 _SAID: Final = (
     *("name", "host", "pid", "engine", "budget_bytes", "budget_source", "limits_bytes", "weights_bytes"),
-    *("reserved_bytes", "used_bytes", "cache_bytes", "headroom_bytes", "tokens_per_second"),
-    *("work_tokens_per_second", "counters", "footprint_ratios", "updated_at"),
+    *("reserved_bytes", "used_bytes", "cache_bytes", "prefix_cache_bytes", "headroom_bytes"),
+    *("tokens_per_second", "work_tokens_per_second", "counters", "footprint_ratios", "updated_at"),
 )
 
 

@@ -44,6 +44,12 @@ class ErrorAnswer(BaseModel):
     error: ErrorDetail
 
 
+class PromptTokens(BaseModel):
+    """Where a prompt's tokens came from."""
+
+    cached_tokens: int = Field(description="Those that were computed for earlier jobs, and kept.")
+
+
 class Usage(BaseModel):
     """Tokens."""
 
@@ -52,6 +58,7 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokens | None = None
 
 
 class Result(BaseModel):
@@ -170,6 +177,7 @@ class WorkerAnswer(BaseModel):
     reserved_bytes: int
     used_bytes: int
     cache_bytes: int
+    prefix_cache_bytes: int = Field(description="Of the cache, what is kept for jobs that begin alike.")
     headroom_bytes: int
     running: int
     tokens_per_second: float

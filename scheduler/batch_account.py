@@ -33,7 +33,8 @@ class BatchAccount:
         prefill_rows: how many prompts the engine computes together.
         peak_bytes: what is reserved.
         extents: the caches as the engine last told them.
-        grown: whether an answer became longer than it was taken to be, and the peak is to rise by it.
+        grown: whether an answer became longer than it was taken to be, or a prompt comes sooner, and the peak
+            is to rise by it.
     """
 
     card: ModelCard

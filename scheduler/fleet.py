@@ -81,6 +81,8 @@ class WorkerReport:
     counters: dict[str, int] = field(default_factory=dict)
     footprint_ratios: dict[str, FiniteFloat] = field(default_factory=dict)
     """``min``, ``median`` and ``max`` of foreseen over measured peaks, of the last jobs."""
+    prefix_cache_bytes: int = 0
+    """Of the engine's cache, what is kept for jobs that begin alike."""
     updated_at: FiniteFloat = 0.0
 
     def takes(self, model: str, priority: str) -> bool:

@@ -31,15 +31,19 @@ class Row:
     """One job's place in a batch, in tokens.
 
     ``cached_tokens`` of prompt and answer were computed already, at the moment that is asked about. Of the prompt,
-    ``resumed_tokens`` are what earlier attempts made of the answer.
+    ``resumed_tokens`` are what earlier attempts made of the answer. ``reused_tokens`` of a prompt that waits are kept
+    of other jobs, and come with it when it is taken up.
     """
 
     prompt_tokens: int
     max_tokens: int
     cached_tokens: int = 0
     resumed_tokens: int = 0
+    reused_tokens: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.reused_tokens < max(1, self.prompt_tokens):
+            raise ValueError(f"a row that reuses its prompt has one token of it to compute: {self}")
         if not 0 <= self.resumed_tokens < max(1, self.prompt_tokens):
             raise ValueError(f"a row needs a prompt before what was made of its answer: {self}")
         if self.prompt_tokens < 1 or self.max_tokens < 1 or not 0 <= self.cached_tokens <= self.tokens:
@@ -123,7 +127,7 @@ class Life:
         """Where a row is by what it has computed."""
         left = row.prompt_tokens - row.cached_tokens
         if row.cached_tokens == 0:
-            self.waiting.append(Place(left, 0, row.max_tokens))
+            self.waiting.append(Place(left - row.reused_tokens, row.reused_tokens, row.max_tokens))
         elif left > 0:
             self.prompts.places.append(Place(left, row.cached_tokens, row.max_tokens))
         else:
@@ -181,6 +185,10 @@ class Life:
         """Waiting prompts come in where there is room."""
         fresh = max(0, self._prefill_rows - len(self.prompts.places))
         self.prompts.welcome(self.waiting[:fresh])
+        if any(place.length for place in self.waiting[:fresh]):
+            self._prompts_bytes = (
+                self.prompts.held_bytes
+            )  # whoever is computed first, all are laid out for it
         del self.waiting[:fresh]
 
     def move(self) -> Iterator[Step]:

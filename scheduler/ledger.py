@@ -233,6 +233,15 @@ class Ledger:
         if batch is not None:
             batch.advance(holder, cached_tokens, max_tokens)
 
+    def hasten(self, holder: Holder) -> None:
+        """Note that a holder's prompt was computed for others before: it decodes beside rows that would have ended.
+
+        The reservation rises by that as it does where answers become longer.
+        """
+        batch = self._batch_of(holder)
+        if batch is not None:
+            batch.grown = True
+
     def reach(self, model: str, real: Extents) -> None:
         """Note how the caches are in the engine, of rows as far as they are noted."""
         if model in self._batches:

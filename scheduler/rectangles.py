@@ -131,7 +131,19 @@ class Batch:
         self.copied_bytes += _ROLLED * self.layer_bytes
 
     def welcome(self, places: list[Place]) -> None:
-        """``extend`` by rows that have nothing yet: those that are there are copied, and once more padded."""
+        """``extend`` by rows that come in: those that are there are copied, and once more padded.
+
+        Rows with kept tokens are laid out together first (``merge``), those without any beside them.
+        """
+        kept = max((place.length for place in places), default=0)
+        if kept:
+            merged = Batch([slots.group for slots in self.caches])
+            merged.places, merged.index = places, kept
+            for slots in merged.caches:
+                slots.merge(kept)
+            self.copied_bytes += merged.layer_bytes
+            self.join(merged)
+            return
         if places and self.index:
             self.copied_bytes += 2 * self.layer_bytes
             for slots in self.caches:

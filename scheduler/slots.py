@@ -166,6 +166,11 @@ class Slots:
         self.index = max(self.index, other.index)
         self.offset = max(self.offset, other.offset)
 
+    def merge(self, tokens: int) -> None:
+        """``merge``, of rows of which the longest has so many tokens, and no window is full."""
+        if self.group.kind != "state":
+            self.write(Written(tokens, tokens, tokens, rotated=False))
+
     def order(self) -> None:
         """``_temporal_order``."""
         if self.rotated:

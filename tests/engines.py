@@ -152,8 +152,8 @@ class Talk:
 
 @contextmanager
 def engine(folder: Path, **settings: Any) -> Iterator[Talk]:
-    """An engine that was told its budget; it is ended whatever happens."""
-    chosen = {"data_dir": folder, "blas_preload": "off", "prefill_chunk": 64} | settings
+    """An engine that was told its budget, and keeps no prompts unless it is told to; it is ended whatever happens."""
+    chosen = {"data_dir": folder, "blas_preload": "off", "prefill_chunk": 64, "prefix_cache": 0} | settings
     supervisor = Supervisor(load(**chosen))
     supervisor.start()
     try:

@@ -27,6 +27,8 @@ class Account:
     budget_bytes: int = 0
     active_bytes: int = 0
     cache_bytes: int = 0
+    prefix_cache_bytes: int = 0
+    """Of the cache, what is kept for jobs that begin alike."""
     need_bytes: int = 0
     cpu: bool = True
     loading: bool = False
@@ -62,4 +64,5 @@ class Account:
         if "memory" in message:
             self.active_bytes = message["memory"]["active_bytes"]
             self.cache_bytes = message["memory"]["cache_bytes"]
+            self.prefix_cache_bytes = message["memory"].get("prefix_cache_bytes", 0)
             self.need_bytes = 0

@@ -14,18 +14,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.generate import BatchGenerator
 
 from scheduler.card import ModelCard
-from scheduler.foresight import UNKNOWN, Extents, Kind
-from scheduler.learning import Margins
+from scheduler.foresight import UNKNOWN, Extents
+from workers.beginnings import Beginnings
 from workers.caches import extent_of, flat, is_state, make_whole
 from workers.engine_job import JobStep, RunningJob, ended, logprob_entry
 from workers.gauge import one_at_a_time
 from workers.guard import Foreseen, Load, foresee, within
 from workers.models import LoadedModel
-from workers.sampling import make_processors, make_sampler
+from workers.prefixes import Prefixes
 from workers.stride import Stride
+from workers.teaching import Teaching
 
 # mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
 # (ml-explore/mlx#3186), so it is an operator's explicit choice and never ours.
@@ -37,11 +38,6 @@ _AHEAD: Final = 4
 
 _LASTING: Final = 16
 """Decode steps that are foreseen as one, where they differ in their lengths alone."""
-
-_MEASURED_FIRST: Final = 8
-_MEASURED_EVERY: Final = 256
-"""Of the steps that could teach, the first few and then one in so many are held back to do so: on a GPU such a step
-takes as long as three."""
 
 
 class ModelBatch:
@@ -55,6 +51,7 @@ class ModelBatch:
         max_batch: rows that decode together.
         gap_seconds: for how long prompts may keep the rows that decode waiting.
         late_errors: whether a step can fail after its tokens were had, as a GPU's can.
+        prefixes: what the engine keeps for jobs that begin alike.
     """
 
     def __init__(
@@ -67,9 +64,11 @@ class ModelBatch:
         max_batch: int,
         gap_seconds: float = math.inf,
         late_errors: bool = False,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self.loaded, self.card = loaded, card
-        self.chunk_tokens, self.prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
+        self.chunk_tokens, self.prefill_rows = chunk_tokens, prefill_rows
+        self._max_batch = max(max_batch, prefill_rows)  # as the generator takes them
         self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
@@ -77,19 +76,19 @@ class ModelBatch:
         self._ended: list[JobStep] = []
         """Ends that are told once the step after them has not failed."""
         self._generator: Any = None
-        self._margins = Margins()
-        self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
+        self._teaching = Teaching()
         self._foreseen = Foreseen()
-        self._lasts = 0
-        self._most_bytes = self._share_bytes = 0
+        self._lasts = self._share_bytes = 0
         self._members_then: tuple[list[int], list[int]] = ([], [])
         self._regrouped = self._uncopied = False
         self._has_states = any(group.kind == "state" for group in card.caches)
+        self._beginnings = Beginnings(loaded, None if self._has_states else prefixes)
+        self.reused: dict[str, int] = {}
+        """Of :attr:`computed`, what was kept of other jobs."""
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.peak_bytes = 0
         """Of the last step, measured, everything in the process counted."""
-        self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._ended)
@@ -116,10 +115,10 @@ class ModelBatch:
 
     def add(self, job: RunningJob) -> JobStep | None:
         """Start a job, or go on with it; a job whose earlier tokens already ended it is done at once."""
-        self._most_bytes = self._most_bytes if self._jobs else 0
+        if not self._jobs:
+            self._teaching.begin()
         stopped = job.text.feed(job.so_far).stopped
-        remaining = job.max_tokens - len(job.so_far)
-        if stopped or remaining <= 0:
+        if stopped or len(job.so_far) >= job.max_tokens:
             return ended(job, job.news(), "stop" if stopped else "length", stopped=stopped)
         if self._generator is None:
             self._generator = BatchGenerator(
@@ -128,17 +127,18 @@ class ModelBatch:
                 prefill_batch_size=self.prefill_rows,
                 prefill_step_size=self.chunk_tokens,
             )
-        (job.uid,) = self._generator.insert(
-            [job.prompt + job.so_far],
-            max_tokens=[remaining],
-            samplers=[make_sampler(job.request, job.seed, len(job.so_far), self.loaded.vocabulary)],
-            logits_processors=[make_processors(job.request)],
-            stop_sequences=[self._eos],
-        )
         self._jobs[job.key] = job
-        self._by_uid[job.uid] = job
         self._lasts = self._share_bytes = 0
         return None
+
+    @property
+    def _next_up(self) -> list[RunningJob]:
+        """The jobs that the generator's next loop takes up."""
+        waiting = [job for job in self._jobs.values() if job.uid is None]
+        if not waiting:
+            return []
+        prompts, decoding = map(len, self._parts)
+        return waiting[: max(0, min(self.prefill_rows - prompts, self._max_batch - decoding))]
 
     def remove(self, key: str) -> bool:
         """Stop a job and free its memory. False where it does not run here."""
@@ -166,12 +166,16 @@ class ModelBatch:
         if not self._jobs:
             mx.synchronize(self._generator.stream)
             return ended
-        measured = self._teaches()
+        fresh = self._next_up
+        self.reused = self._beginnings.take_up(self._generator, fresh)
+        self._by_uid |= {job.uid: job for job in fresh if job.uid is not None}
+        measured = not self._uncopied and self._teaching.asks_for(self._foreseen)
         if measured:
             mx.synchronize(self._generator.stream)  # the step before is let go first
             self._foreseen = (
                 self._foreseen_now(0)(self.chunk_tokens) if self._foreseen.lasts else self._foreseen
             )
+        copied, self._uncopied = self._uncopied, False
         mx.reset_peak_memory()
         before = mx.get_active_memory()
         near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
@@ -179,23 +183,23 @@ class ModelBatch:
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
         seconds, chunk = time.monotonic() - began, 0
+        took = mx.get_peak_memory() - self._beginnings.kept_bytes
         self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
-            chunk = max(chunk, response.progress[0] - job.computed)
-            job.prefilled, job.computed = response.end_of_prompt, response.progress[0]
+            before_tokens, job.computed = job.computed or job.reused, job.reused + response.progress[0]
+            chunk, job.prefilled = max(chunk, job.computed - before_tokens), response.end_of_prompt
             self.computed[job.key] = job.computed
         self._stride.note(seconds, chunk * len(prompts), decodes=bool(responses))
         for response in responses:
+            if response.prompt_cache is not None:
+                self._keep(self._by_uid[response.uid], response)
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
         if prompts and self._has_states:
             self._make_whole(is_state)  # a chunk's last values, cut out of all of them
-        if not self._uncopied:  # else it had copies to make that no job needs
-            alone = not self._regroup(budget_bytes)
-            self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
-        else:
-            self._uncopied = False
-            self._regroup(budget_bytes)
+        alone = not self._regroup(budget_bytes)
+        if not copied:  # a step that copies what rows left takes what no job needs
+            self._weigh(before, took, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
         taken = [self._take(response) for response in responses if response.uid in self._by_uid]
         steps = [step for step in taken if step is not None]
         if any(step.result for step in steps):
@@ -211,6 +215,7 @@ class ModelBatch:
         if self._lasts > 0:
             self._lasts -= 1
             return self._foreseen.growth_bytes
+        self._beginnings.note(self._generator, self._next_up)
         prompts = sum(not job.prefilled for job in self._jobs.values())
         longest = self._stride.tokens(min(prompts, self.prefill_rows), decodes=prompts < len(self._jobs))
         chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(_LASTING))
@@ -234,33 +239,20 @@ class ModelBatch:
 
     def learnt(self) -> bool:
         """Take into the card what the steps since the last time taught; whether that changed it."""
-        card = self._margins.applied(self.card)
+        card = self._teaching.applied(self.card)
         changed, self.card = card != self.card, card
         return changed
 
-    def _teaches(self) -> bool:
-        """Whether the next step is measured: one in a few of those that make peaks."""
-        foreseen = self._foreseen
-        if self._uncopied or not (
-            foreseen.teaches and foreseen.work_bytes > foreseen.growth_bytes / 2 > self._most_bytes / 4
-        ):
-            return False
-        seen = self._steps_seen[foreseen.kind]
-        self._steps_seen[foreseen.kind] += 1
-        return seen < _MEASURED_FIRST or seen % _MEASURED_EVERY == 0
-
-    def _weigh(self, before_bytes: int, weights_bytes: int, *, measured: bool) -> None:
+    def _weigh(self, before_bytes: int, jobs_bytes: int, weights_bytes: int, *, measured: bool) -> None:
         """Compare what the step took with what was foreseen."""
-        self.peak_bytes, foreseen = mx.get_peak_memory(), self._foreseen
-        share = (self.peak_bytes - weights_bytes) // max(1, len(self._jobs))
+        self.peak_bytes = mx.get_peak_memory()
+        jobs_bytes = max(jobs_bytes, self.peak_bytes - self._beginnings.kept_bytes)
+        share = (jobs_bytes - weights_bytes) // max(1, len(self._jobs))
         if share > self._share_bytes:  # since somebody came: else all have seen as much
             self._share_bytes = share
             for job in self._jobs.values():
                 job.peak_bytes = max(job.peak_bytes, share)
-        self._most_bytes = max(self._most_bytes, foreseen.growth_bytes)
-        if measured:
-            took = self.peak_bytes - before_bytes - foreseen.other_bytes
-            self._margins.note(foreseen.kind, foreseen.work_bytes, took)
+        self._teaching.note(self._foreseen, self.peak_bytes - before_bytes if measured else None)
 
     @property
     def _members(self) -> tuple[list[int], list[int]]:
@@ -326,7 +318,8 @@ class ModelBatch:
         self._by_uid.clear()
         self._ended.clear()
         self._uncopied = False
-        self._most_bytes = self._lasts = 0
+        self._lasts = 0
+        self._teaching.begin()
         self._members_then = ([], [])
         self._generator = None
 
@@ -355,10 +348,14 @@ class ModelBatch:
         if piece.stopped or reason is not None:
             self._jobs.pop(job.key)
             if reason is None:
+                self._keep(job)
                 self._forget(job)
             self._by_uid.pop(response.uid, None)
             return ended(job, job.news(), "stop" if piece.stopped else reason, stopped=piece.stopped)
         return job.news() if first else None
+
+    def _keep(self, job: RunningJob, left: Any = None) -> None:
+        self._beginnings.keep(job, self._generator, _AHEAD * self._foreseen.growth_bytes, left)
 
     def _forget(self, job: RunningJob) -> None:
         if job.uid is not None:

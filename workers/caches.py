@@ -122,6 +122,14 @@ def extent_of(caches: Iterable[Any], groups: Sequence[CacheGroup], lengths: Sequ
     return Extent(len(lengths), max(lengths), written) if lengths else None
 
 
+def can_be_cut(caches: Iterable[Any], tokens: int) -> bool:
+    """Whether a batch's row of so many tokens has all of them in its caches, and can be cut at any."""
+    return all(
+        type(cache) is BatchKVCache or (type(cache) is BatchRotatingKVCache and tokens <= cache.max_size)
+        for cache in flat(caches)
+    )
+
+
 def is_state(cache: Any) -> bool:
     """Whether a cache keeps the same bytes whatever the length."""
     return isinstance(cache, ArraysCache)

@@ -100,13 +100,16 @@ class Desk:
         """Take how far the engine is with prompts, by key, and how its caches are, by model.
 
         Returns:
-            Tokens of prompts that it has computed since.
+            Tokens of prompts that it has computed since, those not counted that it had kept of other jobs.
         """
-        computed = 0
+        computed, reused = 0, step.get("reused", {})
         for key, tokens in step.get("computed", {}).items():
             if key in self.running:
-                computed += max(0, tokens - self.running[key].cached_tokens)
-                self.running[key].cached_tokens = tokens
+                held = self.running[key]
+                computed += max(0, tokens - held.cached_tokens - reused.get(key, 0))
+                held.cached_tokens = tokens
+                if key in reused and self.ledger is not None:
+                    self.ledger.hasten(held.holder)
         self.prompts_moved = self.prompts_moved or computed > 0
         if "extents" in step:  # what those who left have given back is known from now on
             self.freed, self._left = self.freed or self._left, False

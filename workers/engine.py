@@ -20,14 +20,15 @@ from typing import Any, Final
 import mlx.core as mx
 
 from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
-from scheduler.foresight import Extents
 from workers import gauge
 from workers.batch import ModelBatch
-from workers.budget import Budget, in_use
+from workers.budget import Budget
 from workers.engine_job import JobStep, RunningJob, make_job
 from workers.guard import Action, check, youngest_of_lowest
 from workers.kept_cards import card_for, keep_card
 from workers.models import load_model, prompt_shape
+from workers.prefixes import Prefixes
+from workers.residency import weights_on_disk
 from workers.telling import Telling
 from workers.wire import Message, Receiver, Sender, WireBroken
 
@@ -46,11 +47,12 @@ class Engine:
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
-        self._telling = Telling(send)
+        self._telling = Telling(send, self._in_use)
         self._batches: dict[str, ModelBatch] = {}
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
         self._budget = Budget(None)
         self._cache_limit: int | None = None
+        self._prefixes = Prefixes(self._budget)
         self._shape: dict[str, Any] = {}
         self._cards_folder = Path()
         self._device = ""
@@ -72,16 +74,16 @@ class Engine:
 
     def handle(self, message: Message) -> None:
         """Do what the worker asks."""
-        self._does.get(message["kind"], _ignore)(message)
+        if (do := self._does.get(message["kind"])) is not None:  # what is not known is not done
+            do(message)
 
     def step(self) -> None:
         """One step of every batch, guarded; at most one message for all of them."""
         began = time.monotonic()
         if (reading := self._budget.refresh(began)) is not None:
-            self._send({"kind": "measured", "memory": in_use(), **reading})
+            self._send({"kind": "measured", "memory": self._prefixes.heed(reading), **reading})
         steps: list[JobStep] = []
-        computed: dict[str, int] = {}
-        extents: dict[str, Extents] = {}
+        told: dict[str, Any] = {"computed": {}, "reused": {}, "extents": {}}
         peak = 0
         for name, batch in self._batches.items():
             if not len(batch):
@@ -91,20 +93,22 @@ class Engine:
                 if self._guard(batch):
                     weights = sum(other.loaded.weights_bytes for other in self._batches.values())
                     steps += batch.step(self._budget.now_bytes, weights)
-                    computed |= batch.computed
+                    told["computed"] |= batch.computed
+                    told["reused"] |= batch.reused
                     peak = max(peak, batch.peak_bytes)
                     if (changed := batch.told_extents()) is not None:
-                        extents[name] = changed
+                        told["extents"][name] = changed
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error, keys)
-        seconds = round(time.monotonic() - began, 6)
-        self._telling.tell(
-            steps, self._untold, peak_bytes=peak, seconds=seconds, computed=computed, extents=extents
-        )
+        told["seconds"] = round(time.monotonic() - began, 6)
+        self._telling.tell(steps, self._untold, peak_bytes=peak, **told)
         self._tell_learnt(steps)
 
     def _untold(self) -> list[JobStep]:
         return [step for batch in self._batches.values() for step in batch.untold()]
+
+    def _in_use(self, peak_bytes: int) -> dict[str, int]:
+        return self._prefixes.in_use(peak_bytes)
 
     def _tell_learnt(self, steps: Sequence[JobStep]) -> None:
         """Where a job ended: what its batch's steps taught of the model."""
@@ -117,6 +121,7 @@ class Engine:
     def _configure(self, message: Message) -> None:
         self._device = gauge.device_name()
         self._budget = Budget(message["memory_budget"], own_memory=not self._device.startswith("cuda"))
+        self._prefixes = Prefixes(self._budget, message.get("prefix_cache"))
         self._cache_limit = message["cache_limit"]
         self._shape = {name: message[name] for name in _SHAPE}
         self._cards_folder = Path(message["cards_folder"])
@@ -128,15 +133,15 @@ class Engine:
             return
         self._budget.share_bytes = share_bytes
         reading = self._budget.read(time.monotonic())
-        usual = min(
-            _CACHE_MOST, reading["steady_bytes"] // _CACHE_SHARE
-        )  # a passing reading would stay for ever
+        # Of what stays: a passing reading's share would stay for ever.
+        usual = min(_CACHE_MOST, reading["steady_bytes"] // _CACHE_SHARE)
         mx.set_cache_limit(usual if self._cache_limit is None else self._cache_limit)
         self._send({"kind": "ready", "device": self._device, **reading})
 
     def _load(self, name: str, source: str, kept: Sequence[dict[str, Any]]) -> None:
         started = time.monotonic()
         self._send({"kind": "loading", "model": name})
+        self._prefixes.make_room(weights_on_disk(source))
         try:
             loaded = load_model(name, source)
             loaded_at = time.monotonic()
@@ -162,15 +167,18 @@ class Engine:
             self._send({"kind": "load_failed", "model": name, "reason": reason, "unsupported": unsupported})
             return
         late = not self._device.startswith("cpu")
-        self._batches[name] = ModelBatch(loaded, card, **self._shape, late_errors=late)
+        self._batches[name] = ModelBatch(
+            loaded, card, **self._shape, late_errors=late, prefixes=self._prefixes
+        )
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
-        told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": in_use()}
+        told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": self._prefixes.in_use()}
         self._send({"kind": "loaded", "model": name, **told, **seconds})
 
     def _unload(self, name: str) -> None:
         batch = self._batches.get(name)
         if batch is not None and not len(batch):
             del self._batches[name], batch
+            self._prefixes.forget(name)
             _free()
 
     def _run(self, message: Message) -> None:
@@ -180,11 +188,9 @@ class Engine:
             if batch is None:
                 raise ClientError("internal_error", f"{message['model']} is not loaded")
             job = make_job(message, batch.loaded)
-        except ClientError as error:
-            self._send({"kind": "refused", "key": key, "error": error.body()})
-            return
         except Exception as error:  # noqa: BLE001 - one job's odd text must not end the others
-            refusal = ClientError("internal_error", f"the prompt could not be read: {type(error).__name__}")
+            unread = ClientError("internal_error", f"the prompt could not be read: {type(error).__name__}")
+            refusal = error if isinstance(error, ClientError) else unread
             self._send({"kind": "refused", "key": key, "error": refusal.body()})
             return
         self._send(
@@ -219,18 +225,22 @@ class Engine:
             self._send({"kind": "removed", "key": key})
 
     def _measure(self, _: Message) -> None:
-        """Read anew what the host can give."""
-        self._send({"kind": "measured", "memory": in_use(), **self._budget.read(time.monotonic())})
+        """Read anew what the host can give, and keep no more than that."""
+        reading = self._budget.read(time.monotonic())
+        self._send({"kind": "measured", "memory": self._prefixes.heed(reading), **reading})
 
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""
         dropped = False
         while len(batch):
             jobs = sum(each.running for each in self._batches.values())
-            used, budget = self._budget.used_bytes(), self._budget.limit_bytes(jobs)
+            used, budget = self._prefixes.used_bytes, self._budget.limit_bytes(jobs)
             growth = batch.foresee(budget - used)
+            if self._prefixes.within(budget - growth):
+                continue  # the step's prompts may have begun with what was dropped
             done = dropped or self._budget.dropped(jobs)
-            action = check(used, mx.get_cache_memory(), growth, budget, jobs, dropped=done)
+            caches = mx.get_cache_memory() + self._prefixes.kept_bytes
+            action = check(used, caches, growth, budget, jobs, dropped=done)
             if action is Action.GO:
                 self._keep_account(batch, growth)
                 return True
@@ -252,8 +262,9 @@ class Engine:
     def _give_up(self, batch: ModelBatch, error: Exception, keys: list[str]) -> None:
         """Tell of every job that was there when MLX raised, whatever became of it since."""
         text = f"{type(error).__name__}: {error}"
-        memory = in_use()
+        memory = self._prefixes.in_use()
         batch.abandon()
+        self._prefixes.shrink(0)
         error.__traceback__ = None  # its frames hold the failed step's arrays
         try:
             _free()
@@ -261,10 +272,6 @@ class Engine:
             text = f"{text}\n{again}"
             mx.clear_cache()
         self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
-
-
-def _ignore(_: Message) -> None:
-    """What is not known is not done."""
 
 
 def _free() -> None:

@@ -35,7 +35,9 @@ class RunningJob:
     uid: int | None = None
     prefilled: bool = False
     computed: int = 0
-    """Prompt tokens computed so far."""
+    """Prompt tokens in its cache so far, reused ones too."""
+    reused: int = 0
+    """Of them, those that were kept of other jobs; known once it is taken up."""
     peak_bytes: int = 0
     """The most that its share of the batch took, measured."""
     untold: JobStep | None = None
@@ -69,7 +71,8 @@ class RunningJob:
         length = known + len(self.made) if self.prefilled else self.computed
         left = 0 if self.prefilled else max(1, known - length)
         answer = max(1, self.max_tokens - self.completion_tokens)
-        return Load(self.key, self.priority, self.claimed_at, length, left, answer)
+        reused = 0 if length else self.reused
+        return Load(self.key, self.priority, self.claimed_at, length, left, answer, reused)
 
     @property
     def completion_tokens(self) -> int:
@@ -147,6 +150,7 @@ def ended(job: RunningJob, step: JobStep, reason: str, *, stopped: bool) -> JobS
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": min(prompt, job.reused)},
     }
     step.result, step.peak_bytes = result, job.peak_bytes
     return step

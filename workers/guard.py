@@ -43,6 +43,8 @@ class Load:
     """Prompt tokens that are still to be computed; 0 once it decodes."""
     answer_left: int = 1 << 20
     """Tokens that it may still write."""
+    reused_tokens: int = 0
+    """Of the prompt, what is kept of other jobs and is copied into the batch as this one is taken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,12 @@ def foresee(
             it is what the last of them takes.
     """
     rows = [
-        Row(max(1, load.length_tokens + load.prompt_left), load.answer_left, load.length_tokens)
+        Row(
+            max(1, load.length_tokens + load.prompt_left),
+            load.answer_left,
+            load.length_tokens,
+            reused_tokens=load.reused_tokens,
+        )
         for load in loads
     ]
     loop = next_loop(card.caches, rows, chunk_tokens, prefill_rows, real)
@@ -106,7 +113,7 @@ def foresee(
         kind=most.kind,
         work_bytes=work_bytes(card, most),
         other_bytes=grown,
-        teaches=alone and decodes < 2,  # noqa: PLR2004 - one, or none
+        teaches=alone and decodes < 2 and not any(row.reused_tokens for row in rows),  # noqa: PLR2004 - one, or none
         lasts=lasts,
     )
 

@@ -295,6 +295,7 @@ class Runner:
             self._desk.ledger,
             self.running.values(),
             active_bytes=self.supervisor.account.active_bytes,
+            prefix_cache_bytes=self.supervisor.account.prefix_cache_bytes,
             tokens_per_second=self._hearing.pace.tokens_per_second,
             work_tokens_per_second=self._hearing.pace.work_tokens_per_second,
             served=self._residency.served,

@@ -102,6 +102,7 @@ class Supervisor:
                 "kind": "configure",
                 "memory_budget": self.settings.memory_budget,
                 "cache_limit": self.settings.cache_limit,
+                "prefix_cache": self.settings.prefix_cache,
                 "chunk_tokens": self.settings.prefill_chunk,
                 "prefill_rows": self.settings.prefill_rows,
                 "max_batch": self.settings.max_batch,

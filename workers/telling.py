@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from workers.budget import in_use
 from workers.engine_job import JobStep, packed
 from workers.wire import Message
 
@@ -23,11 +22,17 @@ class Telling:
 
     Args:
         send: tells the worker.
+        in_use: the memory's account, its peak at least so many bytes.
         clock: monotonic seconds.
     """
 
-    def __init__(self, send: Callable[[Message], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._send, self._clock = send, clock
+    def __init__(
+        self,
+        send: Callable[[Message], None],
+        in_use: Callable[[int], dict[str, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._send, self._in_use, self._clock = send, in_use, clock
         self._due_at = 0.0
         self._peak_bytes = 0
         self._quiet: list[float] = []
@@ -41,6 +46,7 @@ class Telling:
         peak_bytes: int = 0,
         seconds: float | None = None,
         computed: Mapping[str, int] | None = None,
+        reused: Mapping[str, int] | None = None,
         extents: Mapping[str, Any] | None = None,
     ) -> None:
         """Tell of a loop what cannot wait, and of those before it what is due.
@@ -51,13 +57,14 @@ class Telling:
             peak_bytes: of the loop.
             seconds: that it took.
             computed: how far it came with prompts, by key.
+            reused: of that, what was not computed but kept of other jobs.
             extents: the caches that it changed, by model.
         """
         self._peak_bytes = max(self._peak_bytes, peak_bytes)
         if seconds is not None and not computed:
             self._quiet.append(seconds)
         steps, now = [*urgent], self._clock()
-        told: dict[str, Any] = {"computed": computed, "extents": extents}
+        told: dict[str, Any] = {"computed": computed, "reused": reused, "extents": extents}
         if computed:
             told["seconds"] = seconds
         if now >= self._due_at:
@@ -69,6 +76,6 @@ class Telling:
         told = {name: each for name, each in told.items() if each}
         if steps or told:
             at = round(time.time(), 4)
-            memory, self._peak_bytes = in_use(self._peak_bytes), 0
+            memory, self._peak_bytes = self._in_use(self._peak_bytes), 0
             told |= {"steps": [packed(step, at) for step in steps], "memory": memory}
             self._send({"kind": "step"} | told)

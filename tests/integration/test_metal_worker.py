@@ -77,7 +77,8 @@ def test_a_job_completes(site: Site) -> None:
     rec = site.get(job_id)
     assert (rec.state, len(text)) == (State.INCOMPLETE, 10)
     view = rec.view()
-    assert view["result"]["usage"] == {"prompt_tokens": 5, "completion_tokens": 10, "total_tokens": 15}
+    usage = {"prompt_tokens": 5, "completion_tokens": 10, "total_tokens": 15}
+    assert view["result"]["usage"] == usage | {"prompt_tokens_details": {"cached_tokens": 0}}
     assert view["created_at"] <= view["started_at"] <= view["completed_at"]
     memory = view["memory"]
     assert 0 < memory["peak_bytes"] <= memory["estimated_bytes"] <= memory["budget_bytes"]

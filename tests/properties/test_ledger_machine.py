@@ -151,6 +151,14 @@ class LedgerMachine(RuleBasedStateMachine):
         for model in self.ledger.cards:  # in the order in which they were loaded: room goes to the first
             self.settle(model, more=model in longer)
 
+    @rule(holder=held)
+    def hasten(self, holder: Holder) -> None:
+        """A prompt is found to have been computed for others: what its batch needs may be more."""
+        self.ledger.hasten(holder)
+        self.ledger.settle()
+        for model in self.ledger.cards:
+            self.settle(model, more=holder in self.model and self.model[holder][0] == model)
+
     @rule(margin=st.sampled_from([1.0, 1.15, 8.0]))
     def learn(self, margin: float) -> None:
         """The models' own steps teach that they take more, or less."""

@@ -97,6 +97,22 @@ def test_a_job_taken_up_again_is_as_far_as_this_attempt_has_come(
     assert desk.ledger.holders[held.holder].cached_tokens == 8001
 
 
+def test_what_a_prompt_reuses_is_known_and_is_nobodys_work(
+    desk: Desk, submit: Submit, worker: PretendWorker
+) -> None:
+    """The account counts it as computed, and the pace does not: else the next prompt would be promised too soon."""
+    held = worker.claim(submit().id)
+    desk.ledger = Ledger(1 << 40, 512, 1)
+    desk.ledger.admit_model(CARD)
+    desk.ledger.reserve(held.holder, CARD.model, Row(8000, 2000))
+    desk.take(held)
+    key = f"{held.rec.id}/{held.lease.attempt}"
+    assert desk.note_progress({"computed": {key: 6100}, "reused": {key: 6000}}) == 100
+    assert desk.note_progress({"computed": {key: 6612}}) == 512
+    desk.tell_progress()
+    assert desk.ledger.holders[held.holder].cached_tokens == 6612
+
+
 def test_the_account_takes_how_the_engines_caches_are(
     desk: Desk, submit: Submit, worker: PretendWorker
 ) -> None:

@@ -64,6 +64,42 @@ def test_prompts_are_padded_to_the_longest() -> None:
     ]
 
 
+def test_rows_that_reuse_are_laid_out_as_they_are_taken_up() -> None:
+    """Exactly as long as the longest of them, and then its chunk beside it; the rest of the prompt alone is computed.
+    Beside a prompt under way both are as large as the larger.
+    """
+    reusing = [Row(200, 9, reused_tokens=150), Row(120, 9, reused_tokens=100)]
+    loop = next_loop([FULL], reusing, 32, 4, UNKNOWN)
+    assert [(step.kind, step.tokens, step.context_tokens, step.padded) for step in loop.steps] == [
+        ("prefill", 32, 182, True)
+    ]
+    assert (loop.before_bytes, loop.steps[0].cache_bytes) == (0, 2 * (150 + 256))
+    beside = next_loop([FULL], [Row(300, 9, 32), reusing[0]], 32, 4, (written(32, 256), None))
+    assert beside.before_bytes == 256
+    assert beside.steps[-1].cache_bytes == 2 * 256  # 150 and its chunk fit in the other's slots
+    assert beside.steps[-1].context_tokens == 182
+    assert beside.steps[-1].copied_bytes > 2 * 256
+
+
+def test_all_but_one_token_may_be_reused() -> None:
+    """Then it decodes at once; one that stays behind was laid out beside it."""
+    loop = next_loop([FULL], [Row(200, 9, reused_tokens=199)], 32, 4, UNKNOWN)
+    assert [(step.kind, step.rows, step.context_tokens) for step in loop.steps] == [("decode", 1, 200)]
+    assert loop.steps[0].cache_bytes == 199 + 256
+    both = next_loop(
+        [FULL], [Row(300, 9, 32), Row(200, 9, reused_tokens=199)], 32, 4, (written(32, 256), None)
+    )
+    assert both.steps[0].held_bytes >= 2 * 256 + 199
+    with pytest.raises(ValueError, match="one token of it to compute"):
+        Row(200, 9, reused_tokens=200)
+
+
+def test_a_window_takes_up_what_is_reused() -> None:
+    """As long as that is, and its chunk behind it."""
+    loop = next_loop([WINDOW], [Row(290, 9, reused_tokens=250)], 32, 4, UNKNOWN)
+    assert loop.steps[0].cache_bytes == 250 + 32
+
+
 def test_quiet_steps_are_passed_over() -> None:
     """A thousand tokens take a step for every growth and every end."""
     steps = list(replay([FULL], [Row(2, 1000)], 64, 1))

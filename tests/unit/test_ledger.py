@@ -322,6 +322,20 @@ def test_a_prompt_that_goes_brings_the_next_ones_forward() -> None:
     assert ledger.reserved_bytes > before
 
 
+def test_a_prompt_that_others_computed_comes_forward() -> None:
+    """It decodes beside a row that would have ended: where that is known it is reserved."""
+    ledger = account(1 << 30, chunk=16, together=1)
+    ledger.reserve(FIRST, PLAIN.model, Row(300, 5, 301))
+    ledger.reserve(SECOND, PLAIN.model, Row(100, 30))
+    before = ledger.reserved_bytes
+    ledger.advance(SECOND, 96)
+    prompt = Extent(1, 96, (Written(96, 96, 96, rotated=False),))
+    ledger.reach(PLAIN.model, (prompt, extents(1, at=301, slots=512, longest=301)[1]))
+    ledger.hasten(SECOND)
+    ledger.settle()
+    assert ledger.reserved_bytes > before
+
+
 def test_what_would_fit_without_some_is_what_fits_once_they_left() -> None:
     """The same answer before as afterwards, to the byte; beside a joiner too."""
     for budget in range(ALONE, 3 * ALONE, ALONE // 7):

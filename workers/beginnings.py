@@ -1,0 +1,116 @@
+"""How jobs come into one model's generator: with what is kept of how they begin; and what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import StopSequences
+
+from workers.caches import can_be_cut, flat
+from workers.engine_job import RunningJob
+from workers.models import LoadedModel
+from workers.prefixes import LEAST_TOKENS, Beginning, Prefixes, packed, tokens_alike
+from workers.sampling import make_processors, make_sampler
+
+
+class Beginnings:
+    """One batch's part in what its engine keeps, and what its own running rows have for those that come.
+
+    Args:
+        loaded: the model.
+        prefixes: the engine's; None where nothing is kept, as for a model with a cache that cannot be cut.
+    """
+
+    def __init__(self, loaded: LoadedModel, prefixes: Prefixes | None) -> None:
+        self._loaded, self._prefixes = loaded, prefixes
+        self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept, other models' too: there before a step and after it, and none of the jobs'."""
+        return self._prefixes.kept_bytes if self._prefixes else 0
+
+    def note(self, generator: Any, jobs: Sequence[RunningJob]) -> None:
+        """Note what jobs would reuse if they were taken up now."""
+        for job in jobs:
+            job.reused = self._find(job, generator)[0]
+
+    def take_up(self, generator: Any, jobs: Sequence[RunningJob]) -> dict[str, int]:
+        """Give a generator the jobs that its next loop takes up.
+
+        No sooner: what they reuse may still be dropped, and what others compute may still be kept.
+
+        Returns:
+            The tokens that they reuse, by key, of those that do.
+        """
+        for job in jobs:
+            tokens = job.prompt + job.so_far
+            job.reused, beginning = self._find(job, generator)
+            kept = beginning() if beginning is not None else None
+            (job.uid,) = generator.insert(
+                [tokens[job.reused :]],
+                max_tokens=[job.max_tokens - len(job.so_far)],
+                caches=[kept.caches(self._loaded.model) if kept else None],
+                all_tokens=[tokens[: job.reused]],
+                samplers=[make_sampler(job.request, job.seed, len(job.so_far), self._loaded.vocabulary)],
+                logits_processors=[make_processors(job.request)],
+                stop_sequences=[self._eos],
+            )
+        return {job.key: job.reused for job in jobs if job.reused}
+
+    def keep(
+        self,
+        job: RunningJob,
+        generator: Any,
+        spare_bytes: int,
+        left: Any = None,
+    ) -> None:
+        """Keep the caches of a row that ends, where that is worth it.
+
+        Args:
+            job: whose they are.
+            generator: it is in.
+            spare_bytes: what must be left of the budget: near it nothing is kept.
+            left: the generator's last word of it, with its caches to be; None where it did not end it.
+        """
+        if self._prefixes is None or not self._prefixes.limit_bytes:
+            return
+        with mx.stream(generator.stream):
+            decoding = generator._generation_batch  # noqa: SLF001 - mlx-lm shows it nowhere else
+            at = -1 if left else decoding.uids.index(job.uid)
+            tokens = left.all_tokens if left else decoding.tokens[at]
+            if len(tokens) - job.reused < LEAST_TOKENS:
+                return
+            row = left.prompt_cache if left else decoding.extract_cache(at)
+            self._prefixes.keep(self._loaded.name, tokens, row, spare_bytes)
+
+    def _find(self, job: RunningJob, generator: Any) -> tuple[int, Callable[[], Beginning] | None]:
+        """The longest beginning of a job that is kept or that a row has which decodes: its tokens, and how to get it."""
+        if self._prefixes is None or not self._prefixes.limit_bytes:
+            return 0, None
+        tokens = job.prompt + job.so_far
+        kept = self._prefixes.find(self._loaded.name, tokens)
+        at, alike = self._running_alike(generator, tokens)
+        if kept is not None and kept.tokens >= alike:
+            return kept.tokens, lambda: kept
+        return (alike, lambda: self._cut(generator, at, alike)) if alike else (0, None)
+
+    def _running_alike(self, generator: Any, tokens: Sequence[int]) -> tuple[int, int]:
+        """Of the rows that decode the one that begins most like these tokens: where it is, and how many; 0 of none."""
+        decoding = generator._generation_batch  # noqa: SLF001 - as above
+        first, wanted = tokens[:LEAST_TOKENS], packed(tokens[:-1])
+        found = (0, 0)
+        if len(wanted) < len(packed(first)):
+            return found
+        for at, row in enumerate(decoding.tokens):
+            if row[:LEAST_TOKENS] == first and can_be_cut(decoding.prompt_cache, len(row)):
+                found = max(found, (at, tokens_alike(packed(row), wanted)), key=lambda each: each[1])
+        return found
+
+    def _cut(self, generator: Any, at: int, tokens: int) -> Beginning:
+        """The beginning of a row that decodes, out of its batch."""
+        with mx.stream(generator.stream):
+            row = generator._generation_batch.extract_cache(at)  # noqa: SLF001 - as above
+        return Beginning(tokens, tuple((cache.keys, cache.values) for cache in flat(row)))
