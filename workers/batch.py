@@ -1,4 +1,4 @@
-"""One model's running jobs: mlx-lm's BatchGenerator, and each job's text beside it.
+"""One model's running jobs: what generates for them, and each job's text beside it.
 
 A generator that raised is never used again: :meth:`ModelBatch.abandon` gives its jobs back, and the
 next one starts a fresh generator.
@@ -7,28 +7,23 @@ next one starts a fresh generator.
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable
 from typing import Any, Final
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator, StopSequences
+from mlx_lm.generate import StopSequences
 
 from scheduler.card import ModelCard
 from scheduler.foresight import UNKNOWN, Extents, Kind
 from scheduler.learning import Margins
-from workers.caches import extent_of, flat, is_state, make_whole
+from workers.caches import extent_of, flat, keeps_more, make_whole
 from workers.engine_job import JobStep, RunningJob, ended, logprob_entry
 from workers.gauge import one_at_a_time
+from workers.generators import Part, make_generator
 from workers.guard import Foreseen, Load, foresee, within
 from workers.models import LoadedModel
 from workers.sampling import make_processors, make_sampler
 from workers.text import Piece
-
-# mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
-# (ml-explore/mlx#3186), so it is an operator's explicit choice and never ours.
-setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired_limit", lambda: None)  # noqa: B010
-
 
 _AHEAD: Final = 4
 """Times what it needs that a step may take where a device runs ahead of what is freed."""
@@ -39,7 +34,7 @@ _MEASURED_EVERY: Final = 32
 
 
 class ModelBatch:
-    """A model and the jobs that share its batch.
+    """A model and the jobs that share its batch; where they cannot, each waits until the one before it has ended.
 
     Args:
         loaded: the model.
@@ -54,16 +49,18 @@ class ModelBatch:
     ) -> None:
         self.loaded, self.card = loaded, card
         self.chunk_tokens, self.prefill_rows, self._max_batch = chunk_tokens, prefill_rows, max_batch
+        if card.alone:
+            self.prefill_rows = self._max_batch = 1
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
-        self._generator: Any = None
+        self._generator: Any = None  # a Generator, once there was a job
         self._margins = Margins()
         self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
         self._foreseen = Foreseen()
         self._most_bytes = 0
         self._members_then: tuple[list[int], list[int]] = ([], [])
         self._regrouped = False
-        self._has_states = any(group.kind == "state" for group in card.caches)
+        self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.peak_bytes = 0
@@ -96,11 +93,12 @@ class ModelBatch:
         if stopped or remaining <= 0:
             return ended(job, JobStep(job.key, []), "stop" if stopped else "length", Piece(stopped=stopped))
         if self._generator is None:
-            self._generator = BatchGenerator(
+            self._generator = make_generator(
                 self.loaded.model,
-                completion_batch_size=self._max_batch,
-                prefill_batch_size=self.prefill_rows,
-                prefill_step_size=self.chunk_tokens,
+                alone=self.card.alone,
+                chunk_tokens=self.chunk_tokens,
+                prefill_rows=self.prefill_rows,
+                max_batch=self._max_batch,
             )
         (job.uid,) = self._generator.insert(
             [job.prompt + job.so_far],
@@ -147,8 +145,8 @@ class ModelBatch:
             self.computed[job.key] = job.computed
         for response in responses:
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
-        if prompts and self._has_states:
-            self._make_whole(is_state)  # a chunk's last values, cut out of all of them
+        if prompts and self._keeps_more:
+            self._make_whole(keeps_more)  # a chunk's last values, cut out of all of them
         alone = not self._regroup()
         self._weigh(before, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
         steps = [self._take(response) for response in responses if response.uid in self._by_uid]
@@ -159,15 +157,14 @@ class ModelBatch:
 
     def foresee(self, room_bytes: int) -> int:
         """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
-        loads, real = self.loads, self.extents
+        loads, real = self.loads[: 1 if self.card.alone else None], self.extents
         chunk, self._foreseen = within(
             room_bytes,
             self.chunk_tokens,
             lambda tokens: foresee(self.card, loads, tokens, self.prefill_rows, real),
         )
         if self._generator is not None:
-            for part in (self._generator, self._parts[0]):
-                part.prefill_step_size = chunk  # both read it at every loop
+            self._generator.shorten(chunk)
         return self._foreseen.growth_bytes
 
     @property
@@ -208,9 +205,10 @@ class ModelBatch:
         return [*prompts.uids], [*decoding.uids]
 
     @property
-    def _parts(self) -> tuple[Any, Any]:
-        """The generator's two batches; mlx-lm shows them nowhere else."""
-        return self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
+    def _parts(self) -> tuple[Part, Part]:
+        """The generator's prompts, and its rows that decode."""
+        parts: tuple[Part, Part] = self._generator.parts
+        return parts
 
     def told_extents(self) -> Extents | None:
         """The caches, where more than decoding has changed them since this was asked."""
