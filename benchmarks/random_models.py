@@ -128,6 +128,50 @@ SMALL_CONFIGS: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.5,
     },
 }
+# Those whose jobs run one at a time.
+ALONE_CONFIGS: dict[str, dict[str, Any]] = {
+    # Three layers that forget all but the last 32 tokens, and one that forgets nothing.
+    "llama4": {
+        "num_hidden_layers": 4,
+        "attention_chunk_size": 32,
+        "interleave_moe_layer_step": 2,
+        "intermediate_size_mlp": 128,
+        "num_experts_per_tok": 1,
+        "num_local_experts": 4,
+        "rope_scaling": None,
+        "use_qk_norm": True,
+        "text_config": {},
+    },
+    # Layers that have keys of their own, then some that use the last one's; the embeddings are the output projection.
+    "afm7": {
+        "vocab_size": BYTES + len(SPECIAL_TOKENS),
+        "hidden_dim": 64,
+        "num_layers": 4,
+        "num_kv_reuse_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+    },
+    # A window, groups of tokens pooled to one, and what waits for its group to close, all in one cache of its own.
+    "deepseek_v41": {
+        "num_hidden_layers": 4,
+        "head_dim": 32,
+        "q_lora_rank": 32,
+        "qk_rope_head_dim": 16,
+        "o_groups": 2,
+        "o_lora_rank": 32,
+        "moe_intermediate_size": 32,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 16,
+        "compress_ratios": (1, 4, 4, 16),
+        "kv_source_layer_ids": (0, 1, 1, 3),
+        "index_source_layer_ids": (0, 1, 3),
+        "index_n_heads": 2,
+        "index_head_dim": 16,
+        "index_topk": 8,
+        "hc_mult": 2,
+    },
+}
 
 
 def write_random_llama(
@@ -186,21 +230,28 @@ def write_random_model(
 ) -> Path:
     """Write a model of the class `mlx_lm.models.<model_type>`; return `folder`.
 
-    `config_overrides` go over `SMALL_CONFIGS[model_type]`; a type that is not listed there needs
+    `config_overrides` go over `SMALL_CONFIGS[model_type]` or `ALONE_CONFIGS[model_type]`; a type that is not listed there needs
     them in full. `logit_spread` is the standard deviation of the logits of printable tokens: about
     4 leaves sampling at temperature 1 some choice, 0.5 makes it nearly uniform. With `never_stops`
     the EOS token is 40 spreads below the rest, so that only `max_tokens` ends an answer; without,
     it is as likely as any letter. Seeds MLX's global random generator with `seed`.
     """
-    config = COMMON | SMALL_CONFIGS.get(model_type, {}) | (config_overrides or {})
+    known = SMALL_CONFIGS | ALONE_CONFIGS
+    config = COMMON | known.get(model_type, {}) | (config_overrides or {})
     config |= {"model_type": model_type, "dtype": dtype}
+    if "text_config" in config:
+        config["text_config"] = {name: value for name, value in config.items() if name != "text_config"}
     if config["vocab_size"] < BYTES + len(SPECIAL_TOKENS):
         raise ValueError(f"vocab_size is {config['vocab_size']}; bytes and specials take 260")
     eos_id = BYTES + SPECIAL_TOKENS.index(eos_token)
     config |= {"bos_token_id": BYTES, "eos_token_id": eos_id}
     tokens = WRITABLE if never_stops else [*WRITABLE, eos_id]
     model = _build_model(config, seed)
-    _fit_lm_head(model, tokens, logit_spread)
+    if model_type == "afm7":
+        _fit_embedding(model, tokens)
+    else:
+        inner: Any = getattr(model, "language_model", model)
+        _fit_lm_head(inner, tokens, logit_spread)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.astype(getattr(mx, dtype)) for name, w in _weights(model).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
@@ -258,6 +309,14 @@ def _fit_lm_head(model: nn.Module, tokens: list[int], logit_spread: float) -> No
     rows -= (rows @ mean)[:, None] * mean / mean.square().sum()
     head[mx.array(tokens)] = rows * (logit_spread / mx.std(hidden @ rows.T))
     model.lm_head.weight = head
+
+
+def _fit_embedding(model: nn.Module, tokens: list[int]) -> None:
+    """Make every token but `tokens` lose, where a token's embedding is its row of the output projection."""
+    kept = mx.array(tokens)
+    first = mx.full(model.model.embedding.weight.shape[0], -40.0)
+    first[kept] = model.model.embedding.weight[kept, 0]
+    model.model.embedding.weight[:, 0] = first
 
 
 def _write_tokenizer(folder: Path, eos_token: str, max_position: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from scheduler.backfill import Blocked, Promises, blocked, may_pass
+from scheduler.backfill import Joining, Promises, Waits
 from scheduler.batch_account import Holder
 from scheduler.company import Company
 from scheduler.footprint import alone_bytes, fitted
@@ -51,6 +51,11 @@ class Candidate:
         if longest >= self.row.max_tokens:
             return self.row
         return replace(self.row, max_tokens=max(1, min(longest, self.row.max_tokens)))
+
+    @property
+    def joining(self) -> Joining:
+        """As backfill sees it."""
+        return self.model, self.planned, self.company_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,9 @@ def choose(
     A job that does not fit is passed only by those that do not delay the start it was promised, and only so
     often. So is the first job of a less urgent class by more urgent ones that came later: no class starves.
 
+    A job whose model runs one at a time, and runs one, stands aside: nobody waits for it or passes it, since it takes
+    that one's place. What starts meanwhile leaves it the memory that it would have then.
+
     Progress: where nothing is held, a job whose estimate is too large is claimed all the same, so that
     its prompt is counted; and one that was counted and could never run here stands in nobody's way.
 
@@ -124,24 +132,27 @@ def choose(
     if behind_prompts:
         order = [] if owed else _urgent(classes, ledger)  # nobody passes whose turn it is at last
     left, passed, too_large = deque(order), list[str](), list[tuple[str, Row]]()
-    wait: _Wait | None = None
     company = limits.company
+    waits = Waits(ledger, now_seconds, company, rates, promises)
+    first_blocked: Candidate | None = None
     full = ledger.jobs >= company.most()
     while left and len(too_large) < _MISSES_MOST:
         candidate = left.popleft()
         larger = ledger.jobs and _larger(candidate, too_large)
         row = None if full or larger else claimable_row(candidate, ledger, now_seconds, company)
-        if row is not None and (wait is None or wait.lets(candidate, row)):
+        if row is not None and waits.let(candidate.model, row):
             behind = [] if candidate in owed else _heads_behind(classes, candidate, passed, ledger)
             choice = Choice(candidate, row, (*passed, *behind))
-            return Look(choice, wait.job if wait else None, behind_prompts=behind_prompts)
+            return Look(choice, first_blocked, behind_prompts=behind_prompts)
         if hopeless(ledger, candidate):
+            continue
+        if row is None and waits.add(candidate.job_id, candidate.joining):
+            first_blocked = candidate
+        if not ledger.has_place(candidate.model):
             continue
         if candidate.model in ledger.cards and not (larger or kept_out(candidate, ledger, company)):
             too_large.append((candidate.model, candidate.planned))
-        if wait is None:
-            wait = _Wait(candidate, ledger, now_seconds, limits, rates, promises)
-        if full or wait.overdue:
+        if full or waits.overdue:
             break
         if candidate.passes >= limits.max_passes:
             # It lets nobody by; who stands before it in its class goes on.
@@ -149,7 +160,7 @@ def choose(
             left = deque(job for job in left if job in ahead)
         else:
             passed.append(candidate.job_id)
-    return Look(None, wait.job if wait else None, behind_prompts=behind_prompts)
+    return Look(None, first_blocked, behind_prompts=behind_prompts)
 
 
 def _behind_prompts(ledger: Ledger, rates: Rates | None, limits: Limits) -> bool:
@@ -167,47 +178,6 @@ def _urgent(classes: Sequence[Sequence[Candidate]], ledger: Ledger) -> list[Cand
     return [job for jobs in classes[:1] for job in jobs if job.priority == PRIORITIES[0]] if beside else []
 
 
-class _Wait:
-    """The first job that has to wait, and the promise to it where its model is there and rates are known."""
-
-    def __init__(
-        self,
-        job: Candidate,
-        ledger: Ledger,
-        now_seconds: float,
-        limits: Limits,
-        rates: Rates | None,
-        promises: Promises,
-    ) -> None:
-        self.job = job
-        self._ledger, self._now, self._limits = ledger, now_seconds, limits
-        self._rates = rates if job.model in ledger.cards and ledger.jobs else None
-        self._found: Blocked | None = None
-        if self._rates is not None and job.job_id not in promises.starts_at:
-            promises.make(job.job_id, self._how(self._rates).seconds, now_seconds)
-        resident = job.model in ledger.cards
-        self._starts_at = promises.starts_at.get(job.job_id, math.inf) if resident else math.inf
-
-    @property
-    def overdue(self) -> bool:
-        """Whether it should have started by now: then nobody passes."""
-        return self._starts_at <= self._now
-
-    def lets(self, candidate: Candidate, row: Row) -> bool:
-        """Whether another may start before it."""
-        if self._rates is None:
-            return True
-        how, model, company = self._how(self._rates), candidate.model, self._limits.company
-        return may_pass(self._ledger, how, self._starts_at, model, row, self._rates, self._now, company)
-
-    def _how(self, rates: Rates) -> Blocked:
-        if self._found is None:
-            job = self.job
-            first = job.model, job.planned, job.company_most
-            self._found = blocked(self._ledger, first, rates, self._now, self._limits.company)
-        return self._found
-
-
 def _in_order(
     classes: Sequence[Sequence[Candidate]], max_passes: int, ledger: Ledger
 ) -> tuple[list[Candidate], list[Candidate]]:
@@ -218,7 +188,7 @@ def _in_order(
     """
 
     def waits_too_long(job: Candidate) -> bool:
-        return job.passes >= max_passes and not hopeless(ledger, job)
+        return job.passes >= max_passes and not hopeless(ledger, job) and ledger.has_place(job.model)
 
     found = [next((job for job in jobs if waits_too_long(job)), None) for jobs in classes]
     owed = [job for job in found if job is not None]
@@ -243,8 +213,9 @@ def _larger(candidate: Candidate, too_large: Sequence[tuple[str, Row]]) -> bool:
 
 
 def kept_out(candidate: Candidate, ledger: Ledger, company: Company) -> bool:
-    """Whether too many jobs run for one more to join them, by its bound or by theirs."""
-    return ledger.jobs >= company.most(candidate.company_most)
+    """Whether too many jobs run for one more to join them, by its bound, by theirs or by its model's."""
+    full = ledger.jobs >= company.most(candidate.company_most)
+    return full or not ledger.has_place(candidate.model)
 
 
 def claimable_row(candidate: Candidate, ledger: Ledger, now_seconds: float, company: Company) -> Row | None:
@@ -265,7 +236,7 @@ def _heads_behind(
     """The first jobs of less urgent classes that came before the one that is claimed: it passes them, too."""
 
     def waits(job: Candidate) -> bool:
-        return job.job_id not in counted and not hopeless(ledger, job)
+        return job.job_id not in counted and not hopeless(ledger, job) and ledger.has_place(job.model)
 
     at = next(n for n, jobs in enumerate(classes) if chosen in jobs)
     heads = [next((job for job in jobs if waits(job)), None) for jobs in classes[at + 1 :]]

@@ -11,6 +11,7 @@ Predictability, Workloads, and User Runtime Estimates", 2001.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -135,3 +136,86 @@ def may_pass(
     return together <= company.most(first_most) and ledger.fits_without(
         first_model, first_row, first.leaving, now_seconds, joining=(model, row)
     )
+
+
+def leaves_room(ledger: Ledger, job: Joining, model: str, row: Row, now_seconds: float) -> bool:
+    """Whether a job that waits for its model's place would still fit there beside another that starts now.
+
+    Args:
+        ledger: the worker's account.
+        job: the one that waits.
+        model, row: those of the other.
+        now_seconds: the clock that the ledger's recovery runs on.
+    """
+    its_model, its_row, _ = job
+    before = [*ledger.rows(its_model)]
+    if ledger.fits_without(its_model, its_row, before, now_seconds, joining=(model, row)):
+        return True
+    return not ledger.fits_without(its_model, its_row, before, now_seconds)  # it would not fit in any case
+
+
+class Waits:
+    """The jobs that one look at the queues finds to have to wait, and whom they let by.
+
+    Those are the first that waits for memory or for company, and of each model that runs one job at a time, and runs
+    one, the first that waits for that place. Each has a promise where its model is resident and rates are known.
+
+    Args:
+        ledger: the worker's account.
+        now_seconds: the promises' clock.
+        company: how many may run together.
+        rates: the engine's; None before anything was measured.
+        promises: the worker's; they are made here.
+    """
+
+    def __init__(
+        self, ledger: Ledger, now_seconds: float, company: Company, rates: Rates | None, promises: Promises
+    ) -> None:
+        self._ledger, self._now, self._company, self._promises = ledger, now_seconds, company, promises
+        self._rates = rates if ledger.holders else None
+        self._first: Joining | None = None
+        self._found: Blocked | None = None
+        self._starts_at = math.inf
+        self._aside: dict[str, Joining] = {}
+
+    def add(self, job_id: str, job: Joining) -> bool:
+        """A job has to wait; whether it is the first of all but those that wait for their model's place, or of those."""
+        model = job[0]
+        if not self._ledger.has_place(model):
+            if model not in self._aside:
+                self._aside[model] = job
+                self._promise(job_id, job)
+            return self._first is None and len(self._aside) == 1 and self._aside[model] is job
+        if self._first is not None:
+            return False
+        self._first = job
+        self._promise(job_id, job)
+        if model in self._ledger.cards:
+            self._starts_at = self._promises.starts_at.get(job_id, math.inf)
+        return True
+
+    def let(self, model: str, row: Row) -> bool:
+        """Whether another may start before them."""
+        if not all(leaves_room(self._ledger, job, model, row, self._now) for job in self._aside.values()):
+            return False
+        if self._first is None or self._rates is None or self._first[0] not in self._ledger.cards:
+            return True
+        if self._found is None:
+            self._found = blocked(self._ledger, self._first, self._rates, self._now, self._company)
+        starts_at = self._starts_at
+        return may_pass(
+            self._ledger, self._found, starts_at, model, row, self._rates, self._now, self._company
+        )
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the first should have started by now: then nobody passes."""
+        return self._starts_at <= self._now
+
+    def _promise(self, job_id: str, job: Joining) -> None:
+        if self._rates is None or job[0] not in self._ledger.cards or job_id in self._promises.starts_at:
+            return
+        found = blocked(self._ledger, job, self._rates, self._now, self._company)
+        if job is self._first:
+            self._found = found
+        self._promises.make(job_id, found.seconds, self._now)

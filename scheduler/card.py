@@ -42,6 +42,7 @@ class ModelCard:
         context_tokens: the model's positions.
         prefill_margin: on prefill's steps, learnt from measured ones.
         decode_margin: on decode's.
+        alone: whether its jobs cannot share a batch, so that it runs one at a time.
         fingerprint: of the model's files, MLX's version and the device.
     """
 
@@ -60,6 +61,7 @@ class ModelCard:
     copied_layers: float = 1.0
     prefill_margin: float = MARGIN
     decode_margin: float = MARGIN
+    alone: bool = False
     fingerprint: str = ""
     version: int = CARD_VERSION
 

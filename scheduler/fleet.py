@@ -118,6 +118,7 @@ class WorkerReport:
             seconds_to_free=tuple(
                 (job.remaining_tokens / per_job, job.reserved_bytes) for job in self.running
             ),
+            running_models=tuple(job.model for job in self.running),
             headroom_bytes=self.headroom_bytes + self.cache_bytes,
             tokens_per_second=max(0.0, rate),
             work_tokens_per_second=max(0.0, self.work_tokens_per_second),

@@ -106,9 +106,9 @@ def _between(points: Sequence[tuple[int, float]], tokens: int) -> float:
 
 def seen_tokens(card: ModelCard, tokens: int, context_tokens: int) -> int:
     """The keys that a chunk's attention sees at most: all, a window's, or only its own."""
-    if any(group.kind == "full" for group in card.caches):
+    if any(group.kind in {"full", "linear"} for group in card.caches):
         return context_tokens
-    window = max((group.window_tokens for group in card.caches), default=0)
+    window = max((group.window_tokens + (group.kind == "chunked") for group in card.caches), default=0)
     return min(context_tokens, window - 1 + tokens) if window else tokens
 
 

@@ -121,6 +121,11 @@ class Ledger:
 
     # Whether there is room
 
+    def has_place(self, model: str) -> bool:
+        """Whether another job may join those of its model: where they cannot share a batch, one runs at a time."""
+        batch = self._batches.get(model)
+        return batch is None or not (batch.card.alone and batch.rows)
+
     def marginal_bytes(self, model: str, row: Row) -> int:
         """What one more row in its model's batch adds to the reservations; below 0 where time has freed more."""
         batch = self._batches[model]
@@ -133,6 +138,8 @@ class Ledger:
 
     def fits(self, model: str, row: Row, now_seconds: float) -> bool:
         """Whether a job may be admitted beside what is held; idle memory always admits (progress rule)."""
+        if not self.has_place(model):
+            return False
         need = self.weights_bytes + self.reserved_bytes + self.marginal_bytes(model, row)
         return need <= self._room(now_seconds, company=self.jobs > 0)
 
@@ -152,6 +159,11 @@ class Ledger:
             now_seconds: as for :meth:`fits`.
             joining: another job's model and row, beside which it would have to fit.
         """
+        if self._batches[model].card.alone and (
+            (joining is not None and joining[0] == model)
+            or any(each not in leaving for each in self.rows(model))
+        ):
+            return False
         company = joining is not None or any(holder not in leaving for holder in self.holders)
         need = self.weights_bytes
         room = None if company else self.budget_bytes - need
@@ -175,12 +187,14 @@ class Ledger:
             urgent: whether it is interactive; so that others of its kind do not come beside its prompt.
 
         Raises:
-            TransitionRefused: it is held already, its model is not resident, or it does not fit.
+            TransitionRefused: it is held already, its model is not resident or has no place, or it does not fit.
         """
         if model not in self._batches:
             raise TransitionRefused(f"{model} is not resident")
         if holder in self.holders:
             raise TransitionRefused(f"{holder.job_id} attempt {holder.attempt} holds a reservation already")
+        if not self.has_place(model):
+            raise TransitionRefused(f"{model} runs one job at a time, and runs one")
         need = self.marginal_bytes(model, row)
         free = self.budget_bytes - self.weights_bytes - self.reserved_bytes
         if need > free:

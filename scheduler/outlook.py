@@ -44,7 +44,7 @@ class Outlook:
 
     def of_job(self, job: Wanted) -> Starts:
         """The clock of those that wait with a job or before its class, on the workers that take it."""
-        takers = [each for each in self.workers if each.takes(job.model, job.priority)]
+        takers = [each.as_for(job.model) for each in self.workers if each.takes(job.model, job.priority)]
         weights = [each.cards[job.model].weights_bytes for each in takers if job.model in each.cards]
         need = max(0, job.estimated_bytes - min(weights, default=0))
         return Starts(takers, self._ahead(job.priority), job.work_tokens, need, self.now)

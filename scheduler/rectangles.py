@@ -107,6 +107,8 @@ class Batch:
         self.index += steps
         for slots in self.caches:
             slots.many(steps)
+        if any(slots.copies for slots in self.caches):
+            self.copied_bytes += self.layer_bytes
 
     def hurry(self, steps: int) -> None:
         """So many steps, without what growing copies in them: between two rows' ends a batch only grows."""

@@ -1,7 +1,8 @@
 """How a cache's slots come and go: mlx-lm's rules, in numbers.
 
 Nothing is allocated. Each method is one of the cache's calls, of the same name or named beside it.
-Source: ``mlx_lm/models/cache.py`` (0.32), ``BatchKVCache``, ``BatchRotatingKVCache`` and ``ArraysCache``.
+Source: ``mlx_lm/models/cache.py`` (0.32), ``BatchKVCache``, ``BatchRotatingKVCache`` and ``ArraysCache``; where a model
+runs one job at a time their plain twins, which go by the same rules, and ``ChunkedKVCache``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ GROWTH_TOKENS: Final = 256
 
 NEVER: Final = 1 << 40
 
-Kind = Literal["full", "sliding", "state"]
+Kind = Literal["full", "sliding", "state", "chunked", "linear"]
+"""``chunked`` forgets all but its window before each call; ``linear`` is any other cache, of which no more is known than
+how many bytes it takes at a few lengths. Both are of models that run one job at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class CacheGroup:
     """Layers whose caches are of one kind.
 
     ``bytes_per_token`` is the sum over the group's layers for one row; ``state_bytes`` is what they
-    keep whatever the length; ``window_tokens`` bounds a sliding cache. ``largest_share`` is the largest
+    keep whatever the length; ``window_tokens`` bounds a sliding or chunked cache. ``largest_share`` is the largest
     layer's part of the group, and ``array_share`` its largest array's, 0 where all are alike.
     """
 
@@ -37,7 +40,7 @@ class CacheGroup:
     def __post_init__(self) -> None:
         least = (self.layers - 1, self.bytes_per_token, self.state_bytes, self.window_tokens)
         known = min(least) >= 0 and 0 <= self.array_share <= 1 and 0 <= self.largest_share <= 1
-        if not known or (self.kind == "sliding") != (self.window_tokens > 0):
+        if not known or (self.kind in {"sliding", "chunked"}) != (self.window_tokens > 0):
             raise ValueError(f"no such caches: {self}")
 
 
@@ -87,15 +90,25 @@ class Slots:
 
     def advance(self, tokens: int) -> bool:
         """``update_and_fetch``; whether slots were added or copied."""
+        if self.copies and self.group.kind == "chunked":  # ``maybe_trim_front``
+            self.index = self.slots = self.group.window_tokens
         before = self.slots
-        if self.group.kind == "full":
+        if self.group.kind in {"full", "chunked"}:
             if self.index + tokens > self.slots:
                 kept = self.index if self.index % GROWTH_TOKENS else self.slots
                 self.slots = kept + GROWTH_TOKENS * -(-tokens // GROWTH_TOKENS)
             self.index += tokens
         elif self.group.kind == "sliding":
             self._slide(tokens)
+        elif self.group.kind == "linear":
+            self.many(tokens)
         return self.slots != before
+
+    @property
+    def copies(self) -> bool:
+        """Whether the next call copies, though nothing may grow by it."""
+        kind = self.group.kind
+        return kind == "linear" or (kind == "chunked" and self.index > self.group.window_tokens)
 
     def _slide(self, tokens: int) -> None:
         window = self.group.window_tokens
@@ -120,6 +133,10 @@ class Slots:
         self.offset += tokens
         if self.group.kind == "full":
             self.index += tokens
+        elif self.group.kind == "chunked":
+            self.index = min(self.index + tokens, self.group.window_tokens + 1)
+        elif self.group.kind == "linear":
+            self.index = self.slots = self.offset
         elif self.group.kind == "sliding":
             window = self.group.window_tokens
             self.rotated = self.rotated or self.index + tokens > window
@@ -149,6 +166,11 @@ class Slots:
             if self.slots > window:
                 return 0
             return NEVER if self.slots == window else max(0, self.slots - self.offset)
+        if self.group.kind == "chunked":
+            window = self.group.window_tokens
+            if self.index > window:
+                return NEVER if self.slots == window + GROWTH_TOKENS else 0
+            return min(self.slots - self.index, window + 1 - self.index)
         return NEVER
 
     def trim(self, tokens: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.card import ModelCard
 from scheduler.footprint import alone_bytes, fitted
@@ -33,7 +33,9 @@ class WorkerView:
     served: frozenset[str]
     cards: dict[str, ModelCard]
     seconds_to_free: tuple[tuple[float, int], ...] = ()
-    """When running jobs end and the bytes each gives back, soonest first."""
+    """When running jobs end and the bytes each gives back."""
+    running_models: tuple[str, ...] = ()
+    """Of the same jobs."""
     headroom_bytes: int = 0
     tokens_per_second: float = 0.0
     work_tokens_per_second: float = 0.0
@@ -50,6 +52,15 @@ class WorkerView:
     def takes(self, model: str, priority: str) -> bool:
         """Whether it runs jobs of a class for a model."""
         return model in self.served and priority in self.queues
+
+    def as_for(self, model: str) -> WorkerView:
+        """The worker as a model's jobs find it: where they cannot share a batch, it has one place for them."""
+        card = self.cards.get(model)
+        if card is None or not card.alone:
+            return self
+        running = zip(self.running_models, self.seconds_to_free, strict=False)
+        own = tuple(free for name, free in running if name == model)
+        return replace(self, max_batch=1, seconds_to_free=own, running_models=(model,) * len(own))
 
 
 @dataclass(frozen=True, slots=True)

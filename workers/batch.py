@@ -1,4 +1,4 @@
-"""One model's running jobs: mlx-lm's BatchGenerator, and each job's text beside it.
+"""One model's running jobs: what generates for them, and each job's text beside it.
 
 A generator that raised is never used again: :meth:`ModelBatch.abandon` gives its jobs back, and the
 next one starts a fresh generator.
@@ -7,31 +7,26 @@ next one starts a fresh generator.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator
 
 from scheduler.card import ModelCard
 from scheduler.foresight import UNKNOWN, Extents
 from workers.beginnings import Beginnings
-from workers.caches import extent_of, flat, is_state, make_whole
-from workers.engine_job import JobStep, RunningJob, ended, logprob_entry
+from workers.caches import extent_of, keeps_more
+from workers.engine_job import JobStep, RunningJob, ended, take_token
 from workers.gauge import one_at_a_time
+from workers.generators import Part, make_generator
 from workers.guard import Foreseen, Load, foresee, within
 from workers.models import LoadedModel
 from workers.prefixes import Prefixes
+from workers.regrouping import Regrouping
 from workers.stride import Stride
 from workers.teaching import Teaching
-
-# mlx-lm wires memory in BatchGenerator's constructor. Wiring is implicated in kernel panics
-# (ml-explore/mlx#3186), so it is an operator's explicit choice and never ours.
-setattr(importlib.import_module("mlx_lm.generate"), "maybe_set_recommended_wired_limit", lambda: None)  # noqa: B010
-
 
 _AHEAD: Final = 4
 """Times what it needs that a step may take where a device runs ahead of what is freed."""
@@ -41,7 +36,7 @@ _LASTING: Final = 16
 
 
 class ModelBatch:
-    """A model and the jobs that share its batch.
+    """A model and the jobs that share its batch; where they cannot, each waits until the one before it has ended.
 
     Args:
         loaded: the model.
@@ -67,22 +62,22 @@ class ModelBatch:
         prefixes: Prefixes | None = None,
     ) -> None:
         self.loaded, self.card = loaded, card
-        self.chunk_tokens, self.prefill_rows = chunk_tokens, prefill_rows
-        self._max_batch = max(max_batch, prefill_rows)  # as the generator takes them
+        self.chunk_tokens = chunk_tokens
+        self.prefill_rows = 1 if card.alone else prefill_rows
+        self._max_batch = 1 if card.alone else max(max_batch, prefill_rows)  # as the generator takes them
         self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
         self._late_errors = late_errors
         self._ended: list[JobStep] = []
         """Ends that are told once the step after them has not failed."""
-        self._generator: Any = None
+        self._generator: Any = None  # a Generator, once there was a job
         self._teaching = Teaching()
         self._foreseen = Foreseen()
         self._lasts = self._share_bytes = 0
-        self._members_then: tuple[list[int], list[int]] = ([], [])
-        self._regrouped = self._uncopied = False
-        self._has_states = any(group.kind == "state" for group in card.caches)
-        self._beginnings = Beginnings(loaded, None if self._has_states else prefixes)
+        self._regrouping = Regrouping()
+        self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)
+        self._beginnings = Beginnings(loaded, None if self._keeps_more or card.alone else prefixes)
         self.reused: dict[str, int] = {}
         """Of :attr:`computed`, what was kept of other jobs."""
         self.computed: dict[str, int] = {}
@@ -119,13 +114,14 @@ class ModelBatch:
             self._teaching.begin()
         stopped = job.text.feed(job.so_far).stopped
         if stopped or len(job.so_far) >= job.max_tokens:
-            return ended(job, job.news(), "stop" if stopped else "length", stopped=stopped)
+            return ended(job, "stop" if stopped else "length", stopped=stopped)
         if self._generator is None:
-            self._generator = BatchGenerator(
+            self._generator = make_generator(
                 self.loaded.model,
-                completion_batch_size=self._max_batch,
-                prefill_batch_size=self.prefill_rows,
-                prefill_step_size=self.chunk_tokens,
+                alone=self.card.alone,
+                chunk_tokens=self.chunk_tokens,
+                prefill_rows=self.prefill_rows,
+                max_batch=self._max_batch,
             )
         self._jobs[job.key] = job
         self._lasts = self._share_bytes = 0
@@ -137,7 +133,7 @@ class ModelBatch:
         waiting = [job for job in self._jobs.values() if job.uid is None]
         if not waiting:
             return []
-        prompts, decoding = map(len, self._parts)
+        prompts, decoding = (len(part.uids) for part in self._parts)
         return waiting[: max(0, min(self.prefill_rows - prompts, self._max_batch - decoding))]
 
     def remove(self, key: str) -> bool:
@@ -146,7 +142,8 @@ class ModelBatch:
         if job is None:
             return False
         self._forget(job)
-        self._regroup()
+        if self._generator is not None:
+            self._regrouping.look(self._generator, 0, 0)
         return True
 
     def step(self, budget_bytes: int, weights_bytes: int = 0) -> list[JobStep]:
@@ -169,13 +166,13 @@ class ModelBatch:
         fresh = self._next_up
         self.reused = self._beginnings.take_up(self._generator, fresh)
         self._by_uid |= {job.uid: job for job in fresh if job.uid is not None}
-        measured = not self._uncopied and self._teaching.asks_for(self._foreseen)
+        measured = not self._regrouping.left_to_step and self._teaching.asks_for(self._foreseen)
         if measured:
             mx.synchronize(self._generator.stream)  # the step before is let go first
             self._foreseen = (
                 self._foreseen_now(0)(self.chunk_tokens) if self._foreseen.lasts else self._foreseen
             )
-        copied, self._uncopied = self._uncopied, False
+        copied, self._regrouping.left_to_step = self._regrouping.left_to_step, False
         mx.reset_peak_memory()
         before = mx.get_active_memory()
         near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
@@ -195,8 +192,10 @@ class ModelBatch:
             if response.prompt_cache is not None:
                 self._keep(self._by_uid[response.uid], response)
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
-        if prompts and self._has_states:
-            self._make_whole(is_state)  # a chunk's last values, cut out of all of them
+        if prompts and self._keeps_more:
+            self._regrouping.copy(
+                self._generator, keeps_more
+            )  # a chunk's last values, cut out of all of them
         alone = not self._regroup(budget_bytes)
         if not copied:  # a step that copies what rows left takes what no job needs
             self._weigh(before, took, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
@@ -204,7 +203,6 @@ class ModelBatch:
         steps = [step for step in taken if step is not None]
         if any(step.result for step in steps):
             self._regroup(budget_bytes)
-            self._uncopied = self._uncopied and bool(self._jobs)
         if self._late_errors:
             self._ended = [step for step in steps if step.result]
             steps = [step for step in steps if not step.result]
@@ -221,15 +219,24 @@ class ModelBatch:
         chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(_LASTING))
         self._lasts = self._foreseen.lasts
         if self._generator is not None:
-            for part in (self._generator, self._parts[0]):
-                part.prefill_step_size = chunk  # both read it at every loop
+            self._generator.shorten(chunk)
         growth = self._foreseen.growth_bytes
-        if self._uncopied and growth + self.cache_bytes > room_bytes:  # the room has gone meanwhile
-            self._copy()
-        return growth + self.cache_bytes if self._uncopied else growth
+        if not self._regrouping.left_to_step:
+            return growth
+        if growth + self.cache_bytes <= room_bytes:
+            return growth + self.cache_bytes
+        self._regrouping.copy(self._generator)  # the room has gone meanwhile
+        return growth
+
+    def _regroup(self, budget_bytes: int) -> bool:
+        """See to what rows left that came or went; whether there were any."""
+        seen = self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget_bytes)
+        if seen:
+            self._lasts = 0
+        return seen
 
     def _foreseen_now(self, lasting: int) -> Callable[[int], Foreseen]:
-        loads, real = self.loads, self.extents
+        loads, real = self.loads[: 1 if self.card.alone else None], self.extents
         return lambda tokens: foresee(self.card, loads, tokens, self.prefill_rows, real, lasting)
 
     @property
@@ -255,20 +262,15 @@ class ModelBatch:
         self._teaching.note(self._foreseen, self.peak_bytes - before_bytes if measured else None)
 
     @property
-    def _members(self) -> tuple[list[int], list[int]]:
-        """Whose caches the generator has: of prompts, and of rows that decode."""
-        prompts, decoding = self._parts
-        return [*prompts.uids], [*decoding.uids]
-
-    @property
-    def _parts(self) -> tuple[Any, Any]:
-        """The generator's two batches; mlx-lm shows them nowhere else."""
-        return self._generator._prompt_batch, self._generator._generation_batch  # noqa: SLF001
+    def _parts(self) -> tuple[Part, Part]:
+        """The generator's prompts, and its rows that decode."""
+        parts: tuple[Part, Part] = self._generator.parts
+        return parts
 
     def told_extents(self) -> Extents | None:
         """The caches, where more than decoding has changed them since this was asked."""
-        changed, self._regrouped = self._regrouped or bool(self.computed), False
-        return self.extents if changed else None
+        regrouped = self._regrouping.take_note()
+        return self.extents if regrouped or self.computed else None
 
     @property
     def extents(self) -> Extents:
@@ -285,74 +287,33 @@ class ModelBatch:
         )
         return prompts, decoding
 
-    def _regroup(self, budget_bytes: int = 0) -> bool:
-        """Where rows came or went, copy together what they left, a layer at a time: until then all is held.
-
-        Where there is room for all of it twice, that is left to the next step, which waits for nothing.
-        """
-        (prompts, decoding), self._members_then = self._members_then, self._members
-        if decoding == self._members_then[1] and prompts == self._members_then[0][: len(prompts)]:
-            return False  # new prompts were copied with their first chunk
-        self._regrouped, self._lasts = True, 0
-        twice = 2 * (self.cache_bytes + self._foreseen.growth_bytes)
-        self._uncopied = mx.get_active_memory() + twice <= budget_bytes
-        if not self._uncopied:
-            self._copy()
-        return True
-
-    def _copy(self) -> None:
-        self._uncopied = False
-        self._make_whole(lambda _: True)
-
-    def _make_whole(self, which: Callable[[Any], bool]) -> None:
-        with one_at_a_time(), mx.stream(self._generator.stream):
-            for part in self._parts:
-                for cache in flat(part.prompt_cache):
-                    if which(cache):
-                        make_whole(cache)
-            mx.synchronize()
-
     def abandon(self) -> None:
         """Give up the generator and every job in it."""
         self._jobs.clear()
         self._by_uid.clear()
         self._ended.clear()
-        self._uncopied = False
         self._lasts = 0
+        self._regrouping.begin()
         self._teaching.begin()
-        self._members_then = ([], [])
         self._generator = None
 
     def untold(self) -> list[JobStep]:
         """The news of the running jobs that :meth:`step` did not return."""
-        talking = [job for job in self._jobs.values() if job.untold is not None]
-        for job in talking:
-            if job.unread and job.untold is not None:
-                job.untold.show(job.read())
-        return [job.news() for job in talking]
+        return [job.news() for job in self._jobs.values() if job.untold is not None]
 
     def _take(self, response: Any) -> JobStep | None:
         """A job's news where somebody waits for them: its first token, and its end."""
         job, reason = self._by_uid[response.uid], response.finish_reason
         first = not job.made
-        if reason != "stop":
-            step = job.take(response.token)
-            if job.request.logprobs is not None:
-                entry = logprob_entry(self.loaded, response.logprobs, response.token, job.request.logprobs)
-                step.logprobs.append(entry)
-        if not (first or reason or job.request.stop):
-            return None
-        piece = job.read()
-        if job.untold is not None:
-            job.untold.show(piece)
-        if piece.stopped or reason is not None:
-            self._jobs.pop(job.key)
-            if reason is None:
-                self._keep(job)
-                self._forget(job)
-            self._by_uid.pop(response.uid, None)
-            return ended(job, job.news(), "stop" if piece.stopped else reason, stopped=piece.stopped)
-        return job.news() if first else None
+        stopped = take_token(job, response, self.loaded)
+        if not (stopped or reason):
+            return job.news() if first else None
+        self._jobs.pop(job.key)
+        if reason is None:
+            self._keep(job)
+            self._forget(job)
+        self._by_uid.pop(response.uid, None)
+        return ended(job, "stop" if stopped else reason, stopped=stopped)
 
     def _keep(self, job: RunningJob, left: Any = None) -> None:
         self._beginnings.keep(job, self._generator, _AHEAD * self._foreseen.growth_bytes, left)

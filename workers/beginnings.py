@@ -48,15 +48,17 @@ class Beginnings:
         for job in jobs:
             tokens = job.prompt + job.so_far
             job.reused, beginning = self._find(job, generator)
-            kept = beginning() if beginning is not None else None
+            begun: dict[str, Any] = {}
+            if beginning is not None:
+                caches = beginning().caches(self._loaded.model)
+                begun = {"caches": [caches], "all_tokens": [tokens[: job.reused]]}
             (job.uid,) = generator.insert(
                 [tokens[job.reused :]],
                 max_tokens=[job.max_tokens - len(job.so_far)],
-                caches=[kept.caches(self._loaded.model) if kept else None],
-                all_tokens=[tokens[: job.reused]],
                 samplers=[make_sampler(job.request, job.seed, len(job.so_far), self._loaded.vocabulary)],
                 logits_processors=[make_processors(job.request)],
                 stop_sequences=[self._eos],
+                **begun,
             )
         return {job.key: job.reused for job in jobs if job.reused}
 
@@ -78,7 +80,7 @@ class Beginnings:
         if self._prefixes is None or not self._prefixes.limit_bytes:
             return
         with mx.stream(generator.stream):
-            decoding = generator._generation_batch  # noqa: SLF001 - mlx-lm shows it nowhere else
+            _, decoding = generator.parts
             at = -1 if left else decoding.uids.index(job.uid)
             tokens = left.all_tokens if left else decoding.tokens[at]
             if len(tokens) - job.reused < LEAST_TOKENS:
@@ -99,7 +101,7 @@ class Beginnings:
 
     def _running_alike(self, generator: Any, tokens: Sequence[int]) -> tuple[int, int]:
         """Of the rows that decode the one that begins most like these tokens: where it is, and how many; 0 of none."""
-        decoding = generator._generation_batch  # noqa: SLF001 - as above
+        _, decoding = generator.parts
         first, wanted = tokens[:LEAST_TOKENS], packed(tokens[:-1])
         found = (0, 0)
         if len(wanted) < len(packed(first)):
@@ -112,5 +114,5 @@ class Beginnings:
     def _cut(self, generator: Any, at: int, tokens: int) -> Beginning:
         """The beginning of a row that decodes, out of its batch."""
         with mx.stream(generator.stream):
-            row = generator._generation_batch.extract_cache(at)  # noqa: SLF001 - as above
+            row = generator.parts[1].extract_cache(at)
         return Beginning(tokens, tuple((cache.keys, cache.values) for cache in flat(row)))

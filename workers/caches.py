@@ -1,17 +1,22 @@
-"""mlx-lm's caches: what kinds a model has, how far they are written, and copying them together."""
+"""mlx-lm's caches: what kinds a model has, how far they are written, and copying them together.
+
+A model whose caches mlx-lm merges has its jobs share a batch; any other runs one job at a time, on its own caches.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import (
     ArraysCache,
     BatchKVCache,
     BatchRotatingKVCache,
     CacheList,
+    ChunkedKVCache,
     KVCache,
     RotatingKVCache,
     make_prompt_cache,
@@ -23,6 +28,17 @@ from workers.models import LoadedModel
 
 _UNWRITTEN = Written(0, 0, 0, rotated=False)
 
+_BATCHED_WRONGLY: Final = {"afm7"}
+"""Models whose caches merge and whose rows are nevertheless not what they are alone (mlx-lm 0.32): the layers of
+``afm7`` that reuse keys place their queries by the longest row's length, padding counted."""
+
+_LOOKED_AT: Final = (1, 255, 257, 511, 513)
+"""Lengths at which a cache of an unknown kind is looked at: what grows by 256 tokens or by a part of that has grown as
+often at 257 as at 513 for each token between, and what closes groups of tokens is fullest just before."""
+
+_COMPUTED: Final = 256
+"""Tokens that are computed at once where caches cannot be laid out."""
+
 
 def flat(caches: Iterable[Any]) -> Iterator[Any]:
     """Every cache, those in lists too."""
@@ -33,33 +49,95 @@ def flat(caches: Iterable[Any]) -> Iterator[Any]:
             yield cache
 
 
+def kind_of(cache: Any) -> tuple[Kind, int]:
+    """A cache's kind and its window, 0 where it has none; it may be of one row or of a batch."""
+    if type(cache) in {KVCache, BatchKVCache}:
+        return "full", 0
+    if type(cache) in {RotatingKVCache, BatchRotatingKVCache}:
+        return "sliding", cache.max_size
+    if type(cache) is ChunkedKVCache:
+        return "chunked", cache.chunk_size
+    return ("state" if isinstance(cache, ArraysCache) else "linear"), 0
+
+
+def runs_alone(loaded: LoadedModel) -> bool:
+    """Whether a model's jobs run one at a time: its caches do not merge, or do so wrongly."""
+    kinds = {kind_of(cache)[0] for cache in flat(make_prompt_cache(loaded.model))}
+    return bool(kinds & {"chunked", "linear"}) or loaded.model.model_type in _BATCHED_WRONGLY
+
+
 def cache_groups(loaded: LoadedModel) -> tuple[CacheGroup, ...]:
-    """The kinds of cache that one row has, from a run over one token.
+    """The kinds of cache that one row has, from a run over one token; over some hundreds where one is of no known kind.
 
     Raises:
-        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
+        ModelUnsupported: it has a cache that it does not use, or whose size cannot be told.
     """
     layers: dict[tuple[Kind, int], list[list[int]]] = defaultdict(list)
     for cache in flat(filled(loaded, 1)):
-        if not _arrays(cache):
+        kind, window_tokens = kind_of(cache)
+        sizes = [array.nbytes for array in _arrays(cache)]
+        if not sizes:
             raise ModelUnsupported(f"{loaded.name} has a cache that it does not use: {type(cache).__name__}")
-        if type(cache) is KVCache or type(cache) is RotatingKVCache:
-            kind: Kind = "full" if type(cache) is KVCache else "sliding"
-            layers[kind, getattr(cache, "max_size", 0)].append(
-                [array.nbytes // array.shape[2] for array in _arrays(cache)]
-            )
-        elif isinstance(cache, ArraysCache):
-            layers["state", 0].append([array.nbytes for array in _arrays(cache)])
-        else:
-            raise ModelUnsupported(
-                f"{loaded.name} has a cache that cannot share a batch: {type(cache).__name__}"
-            )
-    return tuple(_group(*which, layers[which]) for which in sorted(layers))
+        if kind == "linear":
+            _told_bytes(loaded, cache)
+        elif kind != "state":
+            sizes = [array.nbytes // array.shape[2] for array in _arrays(cache)]
+        layers[kind, window_tokens].append(sizes)
+    unknown = layers.pop(("linear", 0), None)
+    groups = [_group(*which, layers[which]) for which in sorted(layers)]
+    return (*groups, _measured(loaded)) if unknown else tuple(groups)
 
 
-def _arrays(cache: Any) -> list[Any]:
-    arrays = cache.cache if isinstance(cache, ArraysCache) else (cache.keys, cache.values)
-    return [array for array in arrays if array is not None]
+def _arrays(cache: Any) -> list[mx.array]:
+    """What a cache holds; what else its state says, lengths and names, left out."""
+    kept = cache.cache if isinstance(cache, ArraysCache) else getattr(cache, "state", ())
+    leaves: Any = tree_flatten(kept)
+    return [array for _, array in leaves if isinstance(array, mx.array) and array.ndim]
+
+
+def _told_bytes(loaded: LoadedModel, cache: Any) -> int:
+    """What a cache of an unknown kind says that it takes."""
+    try:
+        return int(cache.nbytes)
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        text = f"{loaded.name} has a cache whose size cannot be told: {type(cache).__name__}"
+        raise ModelUnsupported(text) from error
+
+
+def _measured(loaded: LoadedModel) -> CacheGroup:
+    """The caches of unknown kinds: lines above what they take at a few lengths, each as steep as its last part."""
+    caches: list[Any] = make_prompt_cache(loaded.model)
+    seen: list[list[int]] = []
+    for before, length in zip((0, *_LOOKED_AT), _LOOKED_AT, strict=False):
+        _compute(loaded, caches, length - before)
+        unknown = [cache for cache in flat(caches) if kind_of(cache)[0] == "linear"]
+        seen.append([_told_bytes(loaded, cache) for cache in unknown])
+    at = dict(zip(_LOOKED_AT, seen, strict=True))
+    slopes = [max(0, -((near - far) // 256)) for near, far in zip(at[257], at[513], strict=True)]
+    lines = [
+        (slope, max(0, *(sizes[layer] - slope * length for length, sizes in at.items())))
+        for layer, slope in enumerate(slopes)
+    ]
+    totals = [slope * _LOOKED_AT[-1] + fixed for slope, fixed in lines]
+    return CacheGroup(
+        "linear",
+        len(lines),
+        bytes_per_token=sum(slopes),
+        state_bytes=sum(fixed for _, fixed in lines),
+        largest_share=max(totals) / max(1, sum(totals)),
+        array_share=max(totals) / max(1, sum(totals)),
+    )
+
+
+def _compute(loaded: LoadedModel, caches: list[Any], tokens: int) -> None:
+    """So many tokens more in a model's caches."""
+    for start in range(0, tokens, _COMPUTED):
+        loaded.model(mx.zeros((1, min(_COMPUTED, tokens - start)), dtype=mx.int32), cache=caches)
+        mx.eval([cache.state for cache in caches])
+        for cache in flat(caches):
+            if keeps_more(cache):
+                make_whole(cache)
+    mx.synchronize()
 
 
 def _group(kind: Kind, window_tokens: int, layers: list[list[int]]) -> CacheGroup:
@@ -76,20 +154,24 @@ def _group(kind: Kind, window_tokens: int, layers: list[list[int]]) -> CacheGrou
 
 
 def filled(loaded: LoadedModel, tokens: int) -> list[Any]:
-    """Caches as after so many tokens: one computed, the rest laid out as zeros."""
+    """Caches as after so many tokens: one computed, the rest laid out as zeros; all computed where they cannot be."""
     caches: list[Any] = make_prompt_cache(loaded.model)
-    loaded.model(mx.zeros((1, 1), dtype=mx.int32), cache=caches)
-    mx.eval([cache.state for cache in caches])
-    mx.synchronize()
+    if any(kind_of(cache)[0] == "linear" for cache in flat(caches)):
+        _compute(loaded, caches, tokens)
+        return caches
+    _compute(loaded, caches, 1)
     for cache in flat(caches):
-        if tokens > 1 and type(cache) in {KVCache, RotatingKVCache}:
-            kept = min(tokens, getattr(cache, "max_size", tokens))
+        kind, window_tokens = kind_of(cache)
+        if tokens > 1 and kind != "state":
+            kept = min(tokens, window_tokens or tokens)
             for name in ("keys", "values"):
                 one = getattr(cache, name)
                 setattr(cache, name, mx.zeros((*one.shape[:2], kept, one.shape[3]), dtype=one.dtype))
             cache.offset = tokens
-            if type(cache) is RotatingKVCache:
+            if kind == "sliding":
                 cache._idx = kept  # noqa: SLF001 - where the next token goes; set nowhere else
+            if kind == "chunked":
+                cache.start_position = tokens - kept
     mx.eval([cache.state for cache in caches])
     return caches
 
@@ -110,12 +192,12 @@ def extent_of(caches: Iterable[Any], groups: Sequence[CacheGroup], lengths: Sequ
     """
     seen: dict[tuple[str, int], Written] = {}
     for cache in flat(caches):
-        if type(cache) is BatchKVCache and cache.keys is not None:
-            index = cache._idx  # noqa: SLF001 - as all below: mlx-lm shows it nowhere else
-            seen["full", 0] = Written(index, index, cache.keys.shape[2], rotated=False)
-        elif type(cache) is BatchRotatingKVCache and cache.keys is not None:
-            index, offset = cache._idx, cache._offset  # noqa: SLF001
-            seen["sliding", cache.max_size] = Written(index, offset, cache.keys.shape[2], cache.rotated)
+        which = kind_of(cache)
+        if which[0] == "linear":
+            length = max(lengths, default=0)
+            seen[which] = Written(length, length, length, rotated=False)
+        elif which[0] != "state" and cache.keys is not None:
+            seen[which] = Written(*_written(cache), rotated=_rotated(cache))
     if not seen and not all(group.kind == "state" for group in groups):
         return None
     written = tuple(seen.get((group.kind, group.window_tokens), _UNWRITTEN) for group in groups)
@@ -130,9 +212,28 @@ def can_be_cut(caches: Iterable[Any], tokens: int) -> bool:
     )
 
 
-def is_state(cache: Any) -> bool:
-    """Whether a cache keeps the same bytes whatever the length."""
-    return isinstance(cache, ArraysCache)
+def _written(cache: Any) -> tuple[int, int, int]:
+    """Where a cache's next token goes, the tokens that it has seen, and its slots."""
+    slots = cache.keys.shape[2]
+    if type(cache) is BatchKVCache:
+        return cache._idx, cache._idx, slots  # noqa: SLF001 - as all below: mlx-lm shows it nowhere else
+    if type(cache) is BatchRotatingKVCache:
+        return cache._idx, cache._offset, slots  # noqa: SLF001
+    if type(cache) is RotatingKVCache:
+        return cache._idx, cache.offset, slots  # noqa: SLF001
+    return cache.offset - getattr(cache, "start_position", 0), cache.offset, slots
+
+
+def _rotated(cache: Any) -> bool:
+    """Whether what a window kept last stands before what it kept first."""
+    if type(cache) is RotatingKVCache:
+        return bool(cache._idx < cache.offset)  # noqa: SLF001
+    return bool(getattr(cache, "rotated", False))
+
+
+def keeps_more(cache: Any) -> bool:
+    """Whether what a chunk leaves in a cache may be cut out of more, which would stay with it."""
+    return kind_of(cache)[0] in {"state", "linear"}
 
 
 def make_whole(cache: Any) -> None:
@@ -144,7 +245,7 @@ def make_whole(cache: Any) -> None:
                 arrays[at] = mx.contiguous(arrays[at])
                 mx.eval(arrays[at])
         return
-    for name in ("keys", "values"):
-        if getattr(cache, name) is not None:
+    for name in ("keys", "values") if hasattr(cache, "keys") else [*vars(cache)]:
+        if isinstance(getattr(cache, name), mx.array):
             setattr(cache, name, mx.contiguous(getattr(cache, name)))
             mx.eval(getattr(cache, name))

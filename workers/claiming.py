@@ -126,7 +126,8 @@ class Claiming:
 
     def _make_room(self, candidates: Sequence[Candidate], ledger: Ledger, limits: Limits) -> bool:
         """Unload idle models for the first job that memory keeps waiting, where that lets it run."""
-        first = next((candidate for candidate in candidates if candidate.model in ledger.cards), None)
+        able = (each for each in candidates if each.model in ledger.cards and ledger.has_place(each.model))
+        first = next(able, None)
         if first is None or kept_out(first, ledger, limits.company):
             return False
         row = first.planned if first.counted or ledger.jobs else Row(1, first.planned.max_tokens)

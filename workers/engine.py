@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send
-        self._telling = Telling(send, self._in_use)
+        self._telling = Telling(send)
         self._batches: dict[str, ModelBatch] = {}
         self._ungranted: dict[str, tuple[ModelBatch, RunningJob]] = {}
         self._budget = Budget(None)
@@ -101,14 +101,11 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - MLX raises RuntimeError, ValueError and others
                 self._give_up(batch, error, keys)
         told["seconds"] = round(time.monotonic() - began, 6)
-        self._telling.tell(steps, self._untold, peak_bytes=peak, **told)
+        self._telling.tell(steps, self._prefixes.in_use, self._untold, peak_bytes=peak, **told)
         self._tell_learnt(steps)
 
     def _untold(self) -> list[JobStep]:
         return [step for batch in self._batches.values() for step in batch.untold()]
-
-    def _in_use(self, peak_bytes: int) -> dict[str, int]:
-        return self._prefixes.in_use(peak_bytes)
 
     def _tell_learnt(self, steps: Sequence[JobStep]) -> None:
         """Where a job ended: what its batch's steps taught of the model."""
@@ -209,7 +206,7 @@ class Engine:
             self._give_up(batch, error, keys)
             return
         if done is not None:
-            self._telling.tell([done])
+            self._telling.tell([done], self._prefixes.in_use)
 
     def _remove(self, key: str, *, asked: bool = False) -> None:
         self._ungranted.pop(key, None)

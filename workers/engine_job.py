@@ -45,22 +45,17 @@ class RunningJob:
     unread: list[int] = field(default_factory=list)
     """Its tokens that are not text yet."""
 
-    def take(self, token: int) -> JobStep:
-        """Write a token; its news so far."""
-        self.made.append(token)
-        self.unread.append(token)
-        self.untold = self.untold or JobStep(self.key, [])
-        self.untold.tokens.append(token)
-        return self.untold
-
     def read(self) -> Piece:
         """Turn tokens into text, as late as it is wanted: many at once cost less than one by one."""
         piece = self.text.feed(self.unread)
         self.unread.clear()
+        if self.untold is not None:
+            self.untold.show(piece)
         return piece
 
     def news(self) -> JobStep:
         """What it wrote since this was last asked."""
+        self.read()
         step, self.untold = self.untold or JobStep(self.key, []), None
         return step
 
@@ -125,15 +120,33 @@ def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
     )
 
 
-def ended(job: RunningJob, step: JobStep, reason: str, *, stopped: bool) -> JobStep:
+def take_token(job: RunningJob, response: Any, loaded: LoadedModel) -> bool:
+    """Write a token, unless it only ends the answer; whether a stop word is met.
+
+    Args:
+        job: whose it is.
+        response: of the generator.
+        loaded: the model.
+    """
+    if response.finish_reason != "stop":
+        step = job.untold = job.untold or JobStep(job.key, [])
+        for kept in (job.made, job.unread, step.tokens):
+            kept.append(response.token)
+        if job.request.logprobs is not None:
+            entry = logprob_entry(loaded, response.logprobs, response.token, job.request.logprobs)
+            step.logprobs.append(entry)
+    return job.read().stopped if job.request.stop or response.finish_reason else False
+
+
+def ended(job: RunningJob, reason: str, *, stopped: bool) -> JobStep:
     """A job's last step: the rest of its text, and its result.
 
     Args:
         job: it ended.
-        step: its news, the text of its last token among them.
         reason: why it ended, in OpenAI's words.
-        stopped: whether that text has one of its stop words.
+        stopped: whether its text has met one of its stop words.
     """
+    step = job.news()
     if not stopped:
         rest = job.text.finish()
         step.show(rest)

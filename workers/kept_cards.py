@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.card import CARD_VERSION, ModelCard
-from workers.caches import cache_groups
+from workers.caches import cache_groups, runs_alone
 from workers.models import LoadedModel
 from workers.probe import measure
 from workers.residency import files_here
@@ -44,7 +44,7 @@ def card_for(
         limits: as for :func:`measure`.
 
     Raises:
-        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
+        ModelUnsupported: as for :func:`~workers.caches.cache_groups`.
     """
     fingerprint = fingerprint_of(source, device, chunk_tokens, prefill_rows)
     card = _known(kept, folder, fingerprint)
@@ -58,6 +58,7 @@ def card_for(
             caches=cache_groups(loaded),
             logits_bytes=loaded.vocabulary * 4,
             context_tokens=loaded.context_tokens,
+            alone=runs_alone(loaded),
         )
     card = replace(card, model=loaded.name, fingerprint=fingerprint)
     keep_card(card, folder)

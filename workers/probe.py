@@ -1,6 +1,6 @@
 """Measuring a model's card: one token for its caches, a few chunks for what steps take.
 
-Measured with the batch generator that jobs will run in, an operation at a time: a device may run ahead of what
+Measured with the generator that jobs will run in, an operation at a time: a device may run ahead of what
 is freed while there is room, and near the budget it is not let; so this is what a step must have. A long
 context is not computed but laid out: a cache filled with zeros costs no time, and the chunk that follows
 attends to it as to any other.
@@ -11,16 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator
 
 from scheduler.card import ModelCard
 from scheduler.foresight import Row, next_loop
 from scheduler.slots import CacheGroup
-from workers.caches import cache_groups, filled, filled_extent
+from workers.caches import cache_groups, filled, filled_extent, runs_alone
 from workers.gauge import one_at_a_time
+from workers.generators import make_generator
 from workers.models import LoadedModel
 
 _SHORT: Final = 15
@@ -56,6 +56,9 @@ _FEW: Final = 7
 _CONTEXT_TOKENS: Final = 4096
 """The longest context laid out, where memory allows."""
 
+_COMPUTED_TOKENS: Final = 512
+"""The longest context where none can be laid out, and it is computed at each look."""
+
 _CONTEXT_SHARE: Final = 4
 """Of the free memory, what a laid-out context may take."""
 
@@ -86,10 +89,11 @@ def measure(
         load_seconds: what loading took; no chunk is measured that would cost half of it.
 
     Raises:
-        ModelUnsupported: a cache of the model's cannot share a batch, or has a shape that is not known.
+        ModelUnsupported: as for :func:`~workers.caches.cache_groups`.
     """
-    groups = cache_groups(loaded)
-    look = _Look(loaded, min(group.layers for group in groups))
+    groups, alone = cache_groups(loaded), runs_alone(loaded)
+    prefill_rows = 1 if alone else prefill_rows
+    look = _Look(loaded, min(group.layers for group in groups), alone=alone)
     look.most([[_SHORT, 1]], steps=3)  # kernels are compiled at their first use
     decode = look.most([[_SHORT, 1]], steps=3)
     points: dict[int, int] = {}
@@ -112,7 +116,7 @@ def measure(
             share = look.most([[tokens, 1]] * prefill_rows) / max(1, most)
             together.append((prefill_rows, tokens, min(1.0, max(1 / prefill_rows, share))))
     later = later_chunks(look, groups, points, room_bytes)
-    padding = _padding(look, groups, room_bytes)
+    padding = 0.0 if alone else _padding(look, groups, room_bytes)
     copied = _copied_layers(look, groups, decode, room_bytes)
     mx.clear_cache()
     return ModelCard(
@@ -129,6 +133,7 @@ def measure(
         decode_bytes_per_key=_decode_per_key(look, groups, decode, room_bytes),
         context_tokens=loaded.context_tokens,
         copied_layers=copied,
+        alone=alone,
     )
 
 
@@ -138,10 +143,11 @@ class _Look:
     Args:
         loaded: the model.
         layers: of the kind that it has fewest of.
+        alone: whether its jobs run one at a time.
     """
 
-    def __init__(self, loaded: LoadedModel, layers: int) -> None:
-        self._loaded = loaded
+    def __init__(self, loaded: LoadedModel, layers: int, *, alone: bool) -> None:
+        self._loaded, self.alone = loaded, alone
         self.times = min(_TIMES_MOST, math.ceil(_TIMES_LAYERS / layers))
         """How often a step is looked at."""
         self.pace = 0.0
@@ -154,7 +160,7 @@ class _Look:
         from layer to layer and from time to time, so a model of few layers is looked at more often.
 
         Args:
-            prompts: of each row the lengths of the parts that it is computed in, the last 1.
+            prompts: of each row the lengths of the parts that it is computed in, the last 1; the same of all.
             steps: of the generator.
             contexts: of each row how many tokens are laid out before.
         """
@@ -172,19 +178,20 @@ class _Look:
     def _last(self, prompts: list[list[int]], steps: int, contexts: Sequence[int], shift: int) -> int:
         mx.synchronize()
         mx.clear_cache()
-        rows, longest = len(prompts), max(map(max, prompts))
-        generator: Any = BatchGenerator(
-            self._loaded.model, prefill_batch_size=rows, prefill_step_size=longest
+        rows, parts = len(prompts), prompts[0]
+        generator = make_generator(
+            self._loaded.model, alone=self.alone, chunk_tokens=parts[0], prefill_rows=rows, max_batch=rows
         )
         with mx.stream(generator.stream):  # another number of operations before
             mx.eval([mx.full(1, number) for number in range(shift)])
-        generator.insert_segments(
-            [[[0] * tokens for tokens in parts] for parts in prompts],
+        generator.insert(
+            [[0] * sum(each) for each in prompts],
             max_tokens=[steps] * rows,
             caches=[filled(self._loaded, context) for context in contexts] or None,  # held by nobody else
         )
         before = mx.get_active_memory() - generator.prompt_cache_nbytes
-        for _ in range(steps):
+        for step in range(steps):
+            generator.shorten(parts[min(step, len(parts) - 1)])
             mx.synchronize()
             mx.reset_peak_memory()
             with one_at_a_time():
@@ -207,7 +214,7 @@ def later_chunks(
     One token goes before a far chunk: with the first step what was laid out is copied. Of the longest there may be
     time for few looks: where the shorter ones go on to more than it took, it may have met a copy less.
     """
-    far = _far(groups, room_bytes)
+    far, computed = _far(groups, room_bytes), any(group.kind == "linear" for group in groups)
     found: list[Later] = []
     for chunk in sorted({*points} & {min(points), _LONGER[0], max(points)}) if far else ():
         near, most = (look.most([[1, chunk, 1]], steps=2, contexts=[context]) for context in (far // 2, far))
@@ -215,7 +222,9 @@ def later_chunks(
         if 2 * chunk < far // 2:
             sizes[2 * chunk] = float(look.most([[chunk, chunk, 1]], steps=2))
         slope = min(max(0, most - near) / (far - far // 2), most / max(sizes))
-        if near <= _LIKE * points[chunk]:  # another layer hides what attention takes: it may be as much
+        if (
+            computed or near <= _LIKE * points[chunk]
+        ):  # a layer may hide what attention takes: it may be as much
             slope = most / max(sizes)
         if len(found) > 1:
             (short, low, _), (longer, high, _) = found
@@ -251,6 +260,8 @@ def _far(groups: Sequence[CacheGroup], room_bytes: int) -> int:
     longest = max(
         (group.window_tokens or _CONTEXT_TOKENS for group in groups if group.kind != "state"), default=0
     )
+    if any(group.kind == "linear" for group in groups):
+        longest = _COMPUTED_TOKENS
     per_slot = sum(group.bytes_per_token for group in groups)
     return min(longest, max(512, room_bytes // _CONTEXT_SHARE // per_slot)) if per_slot else 0
 
@@ -260,9 +271,14 @@ def _copied_layers(look: _Look, groups: tuple[CacheGroup, ...], decode_bytes: in
     per_slot = sum(group.bytes_per_token for group in groups)
     if not per_slot:
         return 1.0
-    full = max(256, min(4096, room_bytes // _CONTEXT_SHARE // per_slot) // 256 * 256)
+    longest = _COMPUTED_TOKENS if any(group.kind == "linear" for group in groups) else _CONTEXT_TOKENS
+    full = max(256, min(longest, room_bytes // _CONTEXT_SHARE // per_slot) // 256 * 256)
     taken = look.most([[1]], contexts=[full])
-    real = (filled_extent(groups, full), None)
-    (step,) = next_loop(groups, [Row(full + 1, 2, full)], _SHORT, 1, real).steps
+    extent = filled_extent(groups, full)
+    # A row that has its generator to itself begins to decode as it goes on: nothing is regrouped.
+    row, real = (
+        (Row(full, 2, full), (None, extent)) if look.alone else (Row(full + 1, 2, full), (extent, None))
+    )
+    (step,) = next_loop(groups, [row], _SHORT, 1, real).steps
     copied = taken + step.cache_bytes - step.held_bytes - decode_bytes
     return round(max(_LEAST_COPIED, copied / max(1, step.copied_bytes)), 2)

@@ -22,17 +22,11 @@ class Telling:
 
     Args:
         send: tells the worker.
-        in_use: the memory's account, its peak at least so many bytes.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self,
-        send: Callable[[Message], None],
-        in_use: Callable[[int], dict[str, int]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._send, self._in_use, self._clock = send, in_use, clock
+    def __init__(self, send: Callable[[Message], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._send, self._clock = send, clock
         self._due_at = 0.0
         self._peak_bytes = 0
         self._quiet: list[float] = []
@@ -41,6 +35,7 @@ class Telling:
     def tell(
         self,
         urgent: Sequence[JobStep],
+        in_use: Callable[[int], dict[str, int]],
         untold: Callable[[], Iterable[JobStep]] = tuple,
         *,
         peak_bytes: int = 0,
@@ -53,6 +48,7 @@ class Telling:
 
         Args:
             urgent: jobs' news that somebody waits for.
+            in_use: what memory is in use, its peak at least so many bytes.
             untold: takes the news of all others.
             peak_bytes: of the loop.
             seconds: that it took.
@@ -76,6 +72,6 @@ class Telling:
         told = {name: each for name, each in told.items() if each}
         if steps or told:
             at = round(time.time(), 4)
-            memory, self._peak_bytes = self._in_use(self._peak_bytes), 0
+            memory, self._peak_bytes = in_use(self._peak_bytes), 0
             told |= {"steps": [packed(step, at) for step in steps], "memory": memory}
             self._send({"kind": "step"} | told)

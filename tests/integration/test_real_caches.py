@@ -22,7 +22,7 @@ from scheduler.request import read_request
 from scheduler.slots import CacheGroup, Extent
 from tests.cards import PLAIN
 from workers.batch import ModelBatch
-from workers.caches import cache_groups
+from workers.caches import cache_groups, runs_alone
 from workers.engine_job import RunningJob
 from workers.models import LoadedModel, load_model
 from workers.text import JobText
@@ -77,7 +77,12 @@ def in_memory() -> int:
 
 def shape(group: CacheGroup, at: int, offset: int, slots: int, *, rotated: bool) -> tuple[int, ...]:
     """What is told of a cache's slots that bears on its kind."""
-    kinds = {"full": (at, slots), "sliding": (at, offset, slots, rotated), "state": ()}
+    kinds = {
+        "full": (at, slots),
+        "chunked": (at, slots),
+        "sliding": (at, offset, slots, rotated),
+        "state": (),
+    }
     return kinds[group.kind]
 
 
@@ -95,8 +100,8 @@ class Watched:
         self, loaded: LoadedModel, chunk_tokens: int, prefill_rows: int, budget_bytes: int = 1 << 40
     ) -> None:
         self.groups = cache_groups(loaded)
-        card = replace(PLAIN, model=loaded.name, caches=self.groups)
-        self.shape = (chunk_tokens, prefill_rows)
+        card = replace(PLAIN, model=loaded.name, caches=self.groups, alone=runs_alone(loaded))
+        self.shape = (chunk_tokens, 1 if card.alone else prefill_rows)
         self.batch = ModelBatch(
             loaded, card, chunk_tokens=chunk_tokens, prefill_rows=prefill_rows, max_batch=8
         )

@@ -131,5 +131,5 @@ def test_the_machine_finds_promises_that_are_not_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where everybody passes, one that was promised a start waits beyond it."""
-    monkeypatch.setattr("scheduler.admission.may_pass", lambda *_: True)
+    monkeypatch.setattr("scheduler.backfill.may_pass", lambda *_: True)
     fails(Promised, capsys)

@@ -1,4 +1,4 @@
-"""What the probe makes of what it sees, and models whose caches it cannot account for."""
+"""What the probe makes of what it sees."""
 
 from __future__ import annotations
 
@@ -6,43 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from mlx_lm.models import llama4
 
-from scheduler.errors import ModelUnsupported
 from scheduler.slots import CacheGroup
-from workers.caches import cache_groups
-from workers.models import LoadedModel
 from workers.probe import Later, later_chunks
-
-CHUNKED = {
-    "attention_bias": False,
-    "attention_chunk_size": 32,
-    "head_dim": 8,
-    "hidden_size": 16,
-    "interleave_moe_layer_step": 1,
-    "intermediate_size": 16,
-    "intermediate_size_mlp": 16,
-    "max_position_embeddings": 256,
-    "model_type": "llama4_text",
-    "num_attention_heads": 2,
-    "num_experts_per_tok": 1,
-    "num_hidden_layers": 4,
-    "num_key_value_heads": 1,
-    "num_local_experts": 2,
-    "rms_norm_eps": 1e-5,
-    "rope_scaling": None,
-    "rope_theta": 10_000.0,
-    "use_qk_norm": False,
-    "vocab_size": 32,
-}
-
-
-def test_a_model_with_chunked_caches_is_refused_by_name() -> None:
-    """Llama 4's layers forget by chunks, which mlx-lm cannot do for rows of a batch; its own class says so."""
-    model = llama4.Model(llama4.ModelArgs.from_dict({"model_type": "llama4", "text_config": CHUNKED}))
-    loaded = LoadedModel("scout", model, None, 256, 32)
-    with pytest.raises(ModelUnsupported, match=r"scout .* cannot share a batch: ChunkedKVCache"):
-        cache_groups(loaded)
 
 
 class Seen:
@@ -95,3 +61,13 @@ def test_a_model_without_a_context_has_no_lines() -> None:
     """Of states nothing is looked at."""
     look: Any = Seen(lambda tokens, keys: 1 / 0)
     assert later_chunks(look, [CacheGroup("state", 2, state_bytes=9)], {15: 1}, 1 << 30) == ()
+
+
+def test_where_contexts_are_computed_what_they_take_is_a_line_from_nothing() -> None:
+    """They are short, and what attention takes of far ones may be hidden by another layer in all of them."""
+    look: Any = Seen(lambda tokens, keys: 900 * tokens + tokens * keys // 1000)
+    group = CacheGroup("linear", 2, bytes_per_token=100)
+    lines = later_chunks(look, [group], {15: 900 * 14, 63: 900 * 60}, 1 << 30)
+    for tokens, slope, contexts in lines:
+        far, most = contexts[-1]
+        assert far == 512 + 1 + tokens and slope == pytest.approx(most / far)

@@ -16,14 +16,14 @@ class Loops:
     def __init__(self) -> None:
         self.now = 100.0
         self.said: list[dict[str, Any]] = []
-        self.telling = Telling(self.said.append, lambda peak: {"peak_bytes": peak}, lambda: self.now)
+        self.telling = Telling(self.said.append, lambda: self.now)
         self.kept: list[JobStep] = []
 
     def loop(self, *urgent: str, kept: str = "", seconds: float = 0.002, **more: Any) -> None:
         """One that brought news, some urgent."""
         self.kept += [JobStep(kept, [1])] if kept else []
         steps = [JobStep(key, [1]) for key in urgent]
-        self.telling.tell(steps, self.take, seconds=seconds, **more)
+        self.telling.tell(steps, lambda peak: {"peak_bytes": peak}, self.take, seconds=seconds, **more)
         self.now += seconds
 
     def take(self) -> list[JobStep]:
