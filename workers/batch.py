@@ -64,7 +64,7 @@ class ModelBatch:
         self.loaded, self.card = loaded, card
         self.chunk_tokens = chunk_tokens
         self.prefill_rows = 1 if card.alone else prefill_rows
-        self._max_batch = 1 if card.alone else max(max_batch, prefill_rows)  # as the generator takes them
+        self._max_batch = max_batch
         self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
@@ -100,7 +100,7 @@ class ModelBatch:
 
     @property
     def keys(self) -> list[str]:
-        """The jobs' keys."""
+        """Of all of them."""
         return [*self._jobs, *(step.key for step in self._ended)]
 
     @property
@@ -131,10 +131,7 @@ class ModelBatch:
     def _next_up(self) -> list[RunningJob]:
         """The jobs that the generator's next loop takes up."""
         waiting = [job for job in self._jobs.values() if job.uid is None]
-        if not waiting:
-            return []
-        prompts, decoding = (len(part.uids) for part in self._parts)
-        return waiting[: max(0, min(self.prefill_rows - prompts, self._max_batch - decoding))]
+        return waiting[: self._generator.takes] if waiting else []
 
     def remove(self, key: str) -> bool:
         """Stop a job and free its memory. False where it does not run here."""
@@ -184,8 +181,7 @@ class ModelBatch:
         self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
-            before_tokens, job.computed = job.computed or job.reused, job.reused + response.progress[0]
-            chunk, job.prefilled = max(chunk, job.computed - before_tokens), response.end_of_prompt
+            chunk = max(chunk, job.advance(response.progress[0], done=response.end_of_prompt))
             self.computed[job.key] = job.computed
         self._stride.note(seconds, chunk * len(prompts), decodes=bool(responses))
         for response in responses:

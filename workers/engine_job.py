@@ -45,6 +45,12 @@ class RunningJob:
     unread: list[int] = field(default_factory=list)
     """Its tokens that are not text yet."""
 
+    def advance(self, computed_tokens: int, *, done: bool) -> int:
+        """Note how many tokens of its prompt were computed, beside what it reused; how many since the last time."""
+        before, self.computed = self.computed or self.reused, self.reused + computed_tokens
+        self.prefilled = done
+        return self.computed - before
+
     def read(self) -> Piece:
         """Turn tokens into text, as late as it is wanted: many at once cost less than one by one."""
         piece = self.text.feed(self.unread)

@@ -42,6 +42,10 @@ class Generator(Protocol):
     def parts(self) -> tuple[Part, Part]:
         """The prompts that are being computed, and the rows that decode."""
 
+    @property
+    def takes(self) -> int:
+        """How many prompts the next loop takes up, of those that were put in."""
+
     def shorten(self, chunk_tokens: int) -> None:
         """The prefill chunk, from the next loop on."""
 
@@ -74,6 +78,12 @@ class Together(BatchGenerator):
     def parts(self) -> tuple[Any, Any]:
         """As :class:`Generator` has it."""
         return self._prompt_batch, self._generation_batch
+
+    @property
+    def takes(self) -> int:
+        """As :class:`Generator` has it."""
+        prompts, decoding = map(len, self.parts)
+        return max(0, min(self.prefill_batch_size - prompts, self.completion_batch_size - decoding))
 
     def shorten(self, chunk_tokens: int) -> None:
         """As :class:`Generator` has it; both read it at every loop."""

@@ -102,6 +102,11 @@ class Solo:
         part = _Part([one.uid], one.caches)
         return (part, _Part()) if one.token is None else (_Part(), part)
 
+    @property
+    def takes(self) -> int:
+        """How many sequences the next loop takes up."""
+        return int(self._running is None and not self._waiting)
+
     def shorten(self, chunk_tokens: int) -> None:
         """The prefill chunk, from the next loop on."""
         self._chunk_tokens = chunk_tokens
