@@ -138,6 +138,8 @@ class ModelBatch:
         job = self._jobs.pop(key, None)
         if job is None:
             return False
+        if job.prefilled:
+            self._keep(job)
         self._forget(job)
         if self._generator is not None:
             self._regrouping.look(self._generator, 0, 0)

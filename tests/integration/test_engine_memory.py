@@ -81,7 +81,10 @@ def test_the_shortest_chunk_is_measured_however_slow_the_machine(
 def steps_held_back(batch: ModelBatch, budget_bytes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Of one job's steps, how many were evaluated an operation at a time; and all of them."""
     held: list[None] = []
-    monkeypatch.setattr("workers.batch.one_at_a_time", lambda: held.append(None) or contextlib.nullcontext())
+    for room in ("batch", "regrouping"):
+        monkeypatch.setattr(
+            f"workers.{room}.one_at_a_time", lambda: held.append(None) or contextlib.nullcontext()
+        )
     request = read_request({"model": "wide", "prompt": "-", "temperature": 0})
     text = JobText(batch.loaded.tokenizer, ())
     batch.add(RunningJob("job", request, "standard", 0.0, [65] * 90, [], 60, 1, text))
@@ -96,8 +99,8 @@ def steps_held_back(batch: ModelBatch, budget_bytes: int, monkeypatch: pytest.Mo
 def test_steps_are_held_back_near_the_budget_and_seldom_elsewhere(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Near it all of them, so that none takes more than it must; elsewhere only the few that are measured. And
-    each time where caches are regrouped, as the job begins to decode and as it ends.
+    """Near it all of them, so that none takes more than it must; elsewhere only the few that are measured. And,
+    near it, each time where caches are regrouped, as the job begins to decode and as it ends.
     """
     loaded = load_model("wide", str(tiny_model))
     card = measure(loaded, "cpu", chunk_tokens=64)
