@@ -17,11 +17,11 @@ import mlx.core as mx
 from scheduler.card import ModelCard
 from scheduler.foresight import UNKNOWN, Extents
 from workers.beginnings import Beginnings
-from workers.caches import extent_of, keeps_more
+from workers.caches import extents_of, keeps_more
 from workers.engine_job import JobStep, RunningJob, ended, take_token
 from workers.gauge import one_at_a_time
-from workers.generators import Part, make_generator
-from workers.guard import Foreseen, Load, foresee, within
+from workers.generators import make_generator
+from workers.guard import LASTING, Foreseen, Load, foresee, within
 from workers.models import LoadedModel
 from workers.prefixes import Prefixes
 from workers.regrouping import Regrouping
@@ -30,9 +30,6 @@ from workers.teaching import Teaching
 
 _AHEAD: Final = 4
 """Times what it needs that a step may take where a device runs ahead of what is freed."""
-
-_LASTING: Final = 16
-"""Decode steps that are foreseen as one, where they differ in their lengths alone."""
 
 
 class ModelBatch:
@@ -69,8 +66,7 @@ class ModelBatch:
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
         self._late_errors = late_errors
-        self._ended: list[JobStep] = []
-        """Ends that are told once the step after them has not failed."""
+        self._ended: list[JobStep] = []  # told once the step after them has not failed
         self._generator: Any = None  # a Generator, once there was a job
         self._teaching = Teaching()
         self._foreseen = Foreseen()
@@ -78,12 +74,11 @@ class ModelBatch:
         self._regrouping = Regrouping()
         self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)
         self._beginnings = Beginnings(loaded, None if self._keeps_more or card.alone else prefixes)
-        self.reused: dict[str, int] = {}
-        """Of :attr:`computed`, what was kept of other jobs."""
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
-        self.peak_bytes = 0
-        """Of the last step, measured, everything in the process counted."""
+        self.reused: dict[str, int] = {}
+        """Of them, what was kept of other jobs."""
+        self.peak_bytes = 0  # of the last step, measured, everything in the process counted
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._ended)
@@ -104,9 +99,9 @@ class ModelBatch:
         return [*self._jobs, *(step.key for step in self._ended)]
 
     @property
-    def prefilling(self) -> bool:
-        """Whether the next step computes a chunk of a prompt."""
-        return any(not job.prefilled for job in self._jobs.values())
+    def prompts(self) -> int:
+        """How many jobs have prompts that are yet to be computed."""
+        return sum(not job.prefilled for job in self._jobs.values())
 
     def add(self, job: RunningJob) -> JobStep | None:
         """Start a job, or go on with it; a job whose earlier tokens already ended it is done at once."""
@@ -138,8 +133,6 @@ class ModelBatch:
         job = self._jobs.pop(key, None)
         if job is None:
             return False
-        if job.prefilled:
-            self._keep(job)
         self._forget(job)
         if self._generator is not None:
             self._regrouping.look(self._generator, 0, 0)
@@ -148,12 +141,12 @@ class ModelBatch:
     def step(self, budget_bytes: int, weights_bytes: int = 0) -> list[JobStep]:
         """One decode step and one prefill chunk; near the budget not a byte more than they need.
 
-        Returns:
-            Jobs' news that somebody waits for; the others' are kept for :meth:`untold`.
-
         Args:
             budget_bytes: of the engine.
             weights_bytes: of every model in it, where there are more than this.
+
+        Returns:
+            Jobs' news that somebody waits for; the others' are kept for :meth:`untold`.
 
         Raises:
             Exception: whatever MLX raises; :meth:`abandon` must follow.
@@ -165,16 +158,12 @@ class ModelBatch:
         fresh = self._next_up
         self.reused = self._beginnings.take_up(self._generator, fresh)
         self._by_uid |= {job.uid: job for job in fresh if job.uid is not None}
-        measured = not self._regrouping.left_to_step and self._teaching.asks_for(self._foreseen)
-        if measured:
-            mx.synchronize(self._generator.stream)  # the step before is let go first
-            self._foreseen = (
-                self._foreseen_now(0)(self.chunk_tokens) if self._foreseen.lasts else self._foreseen
-            )
+        measured = self._is_measured()
         copied, self._regrouping.left_to_step = self._regrouping.left_to_step, False
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        near = before + _AHEAD * self._foreseen.growth_bytes > budget_bytes
+        spare = _AHEAD * self._foreseen.growth_bytes
+        near = before + spare > budget_bytes
         began = time.monotonic()
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
@@ -188,7 +177,7 @@ class ModelBatch:
         self._stride.note(seconds, chunk * len(prompts), decodes=bool(responses))
         for response in responses:
             if response.prompt_cache is not None:
-                self._keep(self._by_uid[response.uid], response)
+                self._beginnings.keep(self._by_uid[response.uid], self._generator, spare, response)
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
         if prompts and self._keeps_more:
             self._regrouping.copy(
@@ -197,14 +186,22 @@ class ModelBatch:
         alone = not self._regroup(budget_bytes)
         if not copied:  # a step that copies what rows left takes what no job needs
             self._weigh(before, took, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
-        taken = [self._take(response) for response in responses if response.uid in self._by_uid]
+        taken = (self._take(response) for response in responses if response.uid in self._by_uid)
         steps = [step for step in taken if step is not None]
-        if any(step.result for step in steps):
+        if ends := [step for step in steps if step.result]:
             self._regroup(budget_bytes)
         if self._late_errors:
-            self._ended = [step for step in steps if step.result]
-            steps = [step for step in steps if not step.result]
+            self._ended, steps = ends, [step for step in steps if not step.result]
         return [*ended, *steps]
+
+    def _is_measured(self) -> bool:
+        """Whether the next step teaches: then it is foreseen by itself, and begins when the one before it is let go."""
+        if self._regrouping.left_to_step or not self._teaching.asks_for(self._foreseen):
+            return False
+        mx.synchronize(self._generator.stream)
+        if self._foreseen.lasts:
+            self._foreseen = self._foreseen_now(0)(self.chunk_tokens)
+        return True
 
     def foresee(self, room_bytes: int) -> int:
         """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
@@ -212,25 +209,23 @@ class ModelBatch:
             self._lasts -= 1
             return self._foreseen.growth_bytes
         self._beginnings.note(self._generator, self._next_up)
-        prompts = sum(not job.prefilled for job in self._jobs.values())
-        longest = self._stride.tokens(min(prompts, self.prefill_rows), decodes=prompts < len(self._jobs))
-        chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(_LASTING))
+        prompts = min(self.prompts, self.prefill_rows)
+        longest = self._stride.tokens(prompts, decodes=self.prompts < len(self._jobs))
+        chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(LASTING))
         self._lasts = self._foreseen.lasts
         if self._generator is not None:
             self._generator.shorten(chunk)
         growth = self._foreseen.growth_bytes
-        if not self._regrouping.left_to_step:
+        copies = self.cache_bytes if self._regrouping.left_to_step else 0
+        if copies and growth + copies > room_bytes:  # the room has gone meanwhile
+            self._regrouping.copy(self._generator)
             return growth
-        if growth + self.cache_bytes <= room_bytes:
-            return growth + self.cache_bytes
-        self._regrouping.copy(self._generator)  # the room has gone meanwhile
-        return growth
+        return growth + copies
 
     def _regroup(self, budget_bytes: int) -> bool:
         """See to what rows left that came or went; whether there were any."""
         seen = self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget_bytes)
-        if seen:
-            self._lasts = 0
+        self._lasts *= not seen
         return seen
 
     def _foreseen_now(self, lasting: int) -> Callable[[int], Foreseen]:
@@ -240,13 +235,12 @@ class ModelBatch:
     @property
     def cache_bytes(self) -> int:
         """What MLX counts of the caches now."""
-        return int(self._generator.prompt_cache_nbytes) if self._generator is not None else 0
+        return self._generator.prompt_cache_nbytes if self._generator is not None else 0
 
     def learnt(self) -> bool:
         """Take into the card what the steps since the last time taught; whether that changed it."""
-        card = self._teaching.applied(self.card)
-        changed, self.card = card != self.card, card
-        return changed
+        before, self.card = self.card, self._teaching.applied(self.card)
+        return before != self.card
 
     def _weigh(self, before_bytes: int, jobs_bytes: int, weights_bytes: int, *, measured: bool) -> None:
         """Compare what the step took with what was foreseen."""
@@ -259,12 +253,6 @@ class ModelBatch:
                 job.peak_bytes = max(job.peak_bytes, share)
         self._teaching.note(self._foreseen, self.peak_bytes - before_bytes if measured else None)
 
-    @property
-    def _parts(self) -> tuple[Part, Part]:
-        """The generator's prompts, and its rows that decode."""
-        parts: tuple[Part, Part] = self._generator.parts
-        return parts
-
     def told_extents(self) -> Extents | None:
         """The caches, where more than decoding has changed them since this was asked."""
         regrouped = self._regrouping.take_note()
@@ -275,15 +263,8 @@ class ModelBatch:
         """The caches as they are."""
         if self._generator is None:
             return UNKNOWN
-        prompts, decoding = (
-            extent_of(
-                part.prompt_cache,
-                self.card.caches,
-                [self._by_uid[uid].load.length_tokens for uid in part.uids],
-            )
-            for part in self._parts
-        )
-        return prompts, decoding
+        lengths = {uid: job.load.length_tokens for uid, job in self._by_uid.items()}
+        return extents_of(self._generator.parts, self.card.caches, lengths)
 
     def abandon(self) -> None:
         """Give up the generator and every job in it."""
@@ -308,15 +289,13 @@ class ModelBatch:
             return job.news() if first else None
         self._jobs.pop(job.key)
         if reason is None:
-            self._keep(job)
             self._forget(job)
         self._by_uid.pop(response.uid, None)
         return ended(job, "stop" if stopped else reason, stopped=stopped)
 
-    def _keep(self, job: RunningJob, left: Any = None) -> None:
-        self._beginnings.keep(job, self._generator, _AHEAD * self._foreseen.growth_bytes, left)
-
     def _forget(self, job: RunningJob) -> None:
         if job.uid is not None:
+            if job.prefilled:
+                self._beginnings.keep(job, self._generator, _AHEAD * self._foreseen.growth_bytes)
             self._by_uid.pop(job.uid, None)
             self._generator.remove([job.uid])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -142,3 +143,10 @@ def in_use(peak_bytes: int = 0) -> dict[str, int]:
         "cache_bytes": mx.get_cache_memory(),
         "peak_bytes": max(peak_bytes, mx.get_peak_memory()),
     }
+
+
+def free() -> None:
+    """Let go of what nothing refers to, once what is under way is done."""
+    gc.collect()
+    mx.synchronize()
+    mx.clear_cache()

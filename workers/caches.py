@@ -6,7 +6,7 @@ A model whose caches mlx-lm merges has its jobs share a batch; any other runs on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import mlx.core as mx
@@ -202,6 +202,22 @@ def extent_of(caches: Iterable[Any], groups: Sequence[CacheGroup], lengths: Sequ
         return None
     written = tuple(seen.get((group.kind, group.window_tokens), _UNWRITTEN) for group in groups)
     return Extent(len(lengths), max(lengths), written) if lengths else None
+
+
+def extents_of(
+    parts: tuple[Any, Any], groups: Sequence[CacheGroup], lengths: Mapping[int, int]
+) -> tuple[Extent | None, Extent | None]:
+    """How far both parts of a generator are written, its prompts and its rows that decode.
+
+    Args:
+        parts: the generator's.
+        groups: the model's kinds of cache.
+        lengths: of its rows, in tokens, by their numbers.
+    """
+    prompts, decoding = (
+        extent_of(part.prompt_cache, groups, [lengths[uid] for uid in part.uids]) for part in parts
+    )
+    return prompts, decoding
 
 
 def can_be_cut(caches: Iterable[Any], tokens: int) -> bool:

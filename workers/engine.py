@@ -22,7 +22,7 @@ import mlx.core as mx
 from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from workers import gauge
 from workers.batch import ModelBatch
-from workers.budget import Budget
+from workers.budget import Budget, free
 from workers.engine_job import JobStep, RunningJob, make_job
 from workers.guard import Action, check, youngest_of_lowest
 from workers.kept_cards import card_for, keep_card
@@ -176,7 +176,7 @@ class Engine:
         if batch is not None and not len(batch):
             del self._batches[name], batch
             self._prefixes.forget(name)
-            _free()
+            free()
 
     def _run(self, message: Message) -> None:
         key = message["key"]
@@ -215,7 +215,7 @@ class Engine:
             try:
                 if batch.remove(key) and not len(batch):
                     batch.abandon()
-                    _free()
+                    free()
             except Exception as error:  # noqa: BLE001 - as in a step
                 self._give_up(batch, error, keys)
         if asked:
@@ -251,8 +251,8 @@ class Engine:
 
     def _keep_account(self, batch: ModelBatch, growth_bytes: int) -> None:
         """Before a step that takes much, say so: it is the last word of an engine that dies of it."""
-        if batch.prefilling or growth_bytes > self._budget.now_bytes // _MUCH:
-            phase = "prefill" if batch.prefilling else "decode"
+        if batch.prompts or growth_bytes > self._budget.now_bytes // _MUCH:
+            phase = "prefill" if batch.prompts else "decode"
             need = mx.get_active_memory() + growth_bytes
             self._send({"kind": "account", "need_bytes": need, "phase": phase})
 
@@ -264,17 +264,11 @@ class Engine:
         self._prefixes.shrink(0)
         error.__traceback__ = None  # its frames hold the failed step's arrays
         try:
-            _free()
+            free()
         except RuntimeError as again:  # an error can surface a second time, and say more
             text = f"{text}\n{again}"
             mx.clear_cache()
         self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
-
-
-def _free() -> None:
-    gc.collect()
-    mx.synchronize()
-    mx.clear_cache()
 
 
 def _read_forever(receiver: Receiver, inbox: queue.SimpleQueue[Message]) -> None:

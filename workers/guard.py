@@ -26,6 +26,9 @@ class Action(enum.StrEnum):
     SHED = "shed"
 
 
+LASTING: Final = 16
+"""Decode steps that are foreseen as one, where they differ in their lengths alone."""
+
 CHUNK_LEAST: Final = 16
 """Tokens of a prompt below which a shorter chunk saves nothing worth its time."""
 

@@ -12,7 +12,8 @@ import mlx_lm
 import pytest
 from mlx_lm.generate import BatchGenerator
 
-from benchmarks.random_models import SMALL_CONFIGS, write_random_llama, write_random_model
+from benchmarks.random_models import write_random_llama, write_random_model
+from benchmarks.small_models import SMALL_CONFIGS
 from tests.engines import MODEL, Talk, engine
 
 PROMPTS = ["a", "Hello there", "x" * 40, "The quick brown fox jumps over the lazy dog. " * 4]

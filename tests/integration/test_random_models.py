@@ -13,7 +13,8 @@ from mlx import nn
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from benchmarks.random_models import SMALL_CONFIGS, write_random_llama, write_random_model
+from benchmarks.random_models import write_random_llama, write_random_model
+from benchmarks.small_models import SMALL_CONFIGS
 
 TEXTS = [
     "a",

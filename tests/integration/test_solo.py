@@ -15,7 +15,8 @@ from mlx_lm.generate import BatchGenerator, StopSequences, generate_step
 from mlx_lm.models.cache import ConcatenateKVCache, RotatingKVCache
 
 from benchmarks.batches import run_case
-from benchmarks.random_models import ALONE_CONFIGS, write_random_model
+from benchmarks.random_models import write_random_model
+from benchmarks.small_models import ALONE_CONFIGS
 from scheduler.card import ModelCard
 from scheduler.errors import ModelUnsupported
 from scheduler.footprint import batch_bytes
