@@ -9,6 +9,7 @@ where a server writes whole events, as all of these do; a text that was lost wou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -110,6 +111,8 @@ async def ask(
     finally:
         if writer is not None:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
     answer.ended_at = clock()
     return answer
 

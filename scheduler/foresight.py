@@ -1,8 +1,8 @@
 """How a batch's memory goes over its life: mlx-lm's own schedule, replayed in numbers.
 
 A batch generator's loop (mlx-lm 0.32, ``BatchGenerator._next``) makes one decode step for the rows that
-decode, then takes up waiting prompts, moves those with one token left into the decode batch, then computes
-a chunk of the others together. A life of thousands of steps is replayed in the few where something changes.
+decode, then takes up waiting prompts, which the engine holds back where others are about to leave, moves
+those with one token left into the decode batch, then computes a chunk of the others together. A life of thousands of steps is replayed in the few where something changes.
 """
 
 from __future__ import annotations
@@ -182,8 +182,9 @@ class Life:
         return step
 
     def take_up(self) -> None:
-        """Waiting prompts come in where there is room."""
-        fresh = max(0, self._prefill_rows - len(self.prompts.places))
+        """Waiting prompts come in where there is room, but in no loop in which others begin to decode."""
+        leaving = any(place.prompt == 1 for place in self.prompts.places)
+        fresh = 0 if leaving else max(0, self._prefill_rows - len(self.prompts.places))
         self.prompts.welcome(self.waiting[:fresh])
         if any(place.length for place in self.waiting[:fresh]):
             self._prompts_bytes = (

@@ -73,7 +73,10 @@ class ModelBatch:
         self._lasts = self._share_bytes = 0
         self._regrouping = Regrouping()
         self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)
-        self._beginnings = Beginnings(loaded, None if self._keeps_more or card.alone else prefixes)
+        token_bytes = sum(group.bytes_per_token for group in card.caches)
+        self._beginnings = Beginnings(
+            loaded, None if self._keeps_more or card.alone else prefixes, token_bytes
+        )
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.reused: dict[str, int] = {}
@@ -208,14 +211,14 @@ class ModelBatch:
         if self._lasts > 0:
             self._lasts -= 1
             return self._foreseen.growth_bytes
-        self._beginnings.note(self._generator, self._next_up)
+        cut_bytes = self._beginnings.note(self._generator, self._next_up)
         prompts = min(self.prompts, self.prefill_rows)
         longest = self._stride.tokens(prompts, decodes=self.prompts < len(self._jobs))
         chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(LASTING))
         self._lasts = self._foreseen.lasts
         if self._generator is not None:
             self._generator.shorten(chunk)
-        growth = self._foreseen.growth_bytes
+        growth = self._foreseen.growth_bytes + cut_bytes
         copies = self.cache_bytes if self._regrouping.left_to_step else 0
         if copies and growth + copies > room_bytes:  # the room has gone meanwhile
             self._regrouping.copy(self._generator)
@@ -223,8 +226,9 @@ class ModelBatch:
         return growth + copies
 
     def _regroup(self, budget_bytes: int) -> bool:
-        """See to what rows left that came or went; whether there were any."""
-        seen = self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget_bytes)
+        """See to what rows left that came or went; whether there were any. Alone, a job takes no more than it needs."""
+        budget = budget_bytes if len(self._jobs) > 1 else 0
+        seen = self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget)
         self._lasts *= not seen
         return seen
 

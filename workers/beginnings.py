@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import StopSequences
 
-from workers.caches import can_be_cut, flat
+from workers.caches import can_be_cut, cut_out, flat
 from workers.engine_job import RunningJob
 from workers.models import LoadedModel
 from workers.prefixes import LEAST_TOKENS, Beginning, Prefixes, packed, tokens_alike
@@ -21,10 +22,11 @@ class Beginnings:
     Args:
         loaded: the model.
         prefixes: the engine's; None where nothing is kept, as for a model with a cache that cannot be cut.
+        token_bytes: what a token takes in all of its caches.
     """
 
-    def __init__(self, loaded: LoadedModel, prefixes: Prefixes | None) -> None:
-        self._loaded, self._prefixes = loaded, prefixes
+    def __init__(self, loaded: LoadedModel, prefixes: Prefixes | None, token_bytes: int) -> None:
+        self._loaded, self._prefixes, self._token_bytes = loaded, prefixes, token_bytes
         self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     @property
@@ -32,10 +34,13 @@ class Beginnings:
         """What is kept, other models' too: there before a step and after it, and none of the jobs'."""
         return self._prefixes.kept_bytes if self._prefixes else 0
 
-    def note(self, generator: Any, jobs: Sequence[RunningJob]) -> None:
-        """Note what jobs would reuse if they were taken up now."""
+    def note(self, generator: Any, jobs: Sequence[RunningJob]) -> int:
+        """Note what jobs would reuse if they were taken up now; the bytes that are copied out of the batch for it."""
+        copied = 0
         for job in jobs:
-            job.reused = self._find(job, generator)[0]
+            job.reused, beginning = self._find(job, generator)
+            copied += job.reused * self._token_bytes * isinstance(beginning, partial)
+        return copied
 
     def take_up(self, generator: Any, jobs: Sequence[RunningJob]) -> dict[str, int]:
         """Give a generator the jobs that its next loop takes up.
@@ -50,8 +55,8 @@ class Beginnings:
             job.reused, beginning = self._find(job, generator)
             begun: dict[str, Any] = {}
             if beginning is not None:
-                caches = beginning().caches(self._loaded.model)
-                begun = {"caches": [caches], "all_tokens": [tokens[: job.reused]]}
+                kept = beginning() if isinstance(beginning, partial) else beginning
+                begun = {"caches": [kept.caches(self._loaded.model)], "all_tokens": [tokens[: job.reused]]}
             (job.uid,) = generator.insert(
                 [tokens[job.reused :]],
                 max_tokens=[job.max_tokens - len(job.so_far)],
@@ -88,16 +93,16 @@ class Beginnings:
             row = left.prompt_cache if left else decoding.extract_cache(at)
             self._prefixes.keep(self._loaded.name, tokens, row, spare_bytes)
 
-    def _find(self, job: RunningJob, generator: Any) -> tuple[int, Callable[[], Beginning] | None]:
-        """The longest beginning of a job that is kept or that a row has which decodes: its tokens, and how to get it."""
+    def _find(self, job: RunningJob, generator: Any) -> tuple[int, Beginning | partial[Beginning] | None]:
+        """The longest beginning of a job: its tokens, and what is kept or how to get it from a row that decodes."""
         if self._prefixes is None or not self._prefixes.limit_bytes:
             return 0, None
         tokens = job.prompt + job.so_far
         kept = self._prefixes.find(self._loaded.name, tokens)
         at, alike = self._running_alike(generator, tokens)
         if kept is not None and kept.tokens >= alike:
-            return kept.tokens, lambda: kept
-        return (alike, lambda: self._cut(generator, at, alike)) if alike else (0, None)
+            return kept.tokens, kept
+        return (alike, partial(self._cut, generator, at, alike)) if alike else (0, None)
 
     def _running_alike(self, generator: Any, tokens: Sequence[int]) -> tuple[int, int]:
         """Of the rows that decode the one that begins most like these tokens: where it is, and how many; 0 of none."""
@@ -112,7 +117,10 @@ class Beginnings:
         return found
 
     def _cut(self, generator: Any, at: int, tokens: int) -> Beginning:
-        """The beginning of a row that decodes, out of its batch."""
+        """The beginning of a row that decodes, copied out of its batch before its next step."""
+        _, decoding = generator.parts
+        length = len(decoding.tokens[at])
         with mx.stream(generator.stream):
-            row = generator.parts[1].extract_cache(at)
-        return Beginning(tokens, tuple((cache.keys, cache.values) for cache in flat(row)))
+            layers = tuple(cut_out(cache, at, length, tokens) for cache in flat(decoding.prompt_cache))
+            mx.async_eval(layers)
+        return Beginning(tokens, layers)

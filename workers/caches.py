@@ -223,9 +223,24 @@ def extents_of(
 def can_be_cut(caches: Iterable[Any], tokens: int) -> bool:
     """Whether a batch's row of so many tokens has all of them in its caches, and can be cut at any."""
     return all(
-        type(cache) is BatchKVCache or (type(cache) is BatchRotatingKVCache and tokens <= cache.max_size)
+        type(cache) is BatchKVCache
+        or (type(cache) is BatchRotatingKVCache and tokens <= cache.max_size and not cache.rotated)
         for cache in flat(caches)
     )
+
+
+def cut_out(cache: Any, at: int, length: int, tokens: int) -> tuple[mx.array, mx.array]:
+    """The first tokens of a batch's row, in memory of their own.
+
+    Args:
+        cache: a batch's, that can be cut.
+        at: the row.
+        length: its tokens, which end where the next one goes.
+        tokens: so many of them.
+    """
+    start = cache._idx - length  # noqa: SLF001 - as below
+    keys, values = (array[at : at + 1, :, start : start + tokens] * 1 for array in (cache.keys, cache.values))
+    return keys, values
 
 
 def _written(cache: Any) -> tuple[int, int, int]:

@@ -81,7 +81,13 @@ class Together(BatchGenerator):
 
     @property
     def takes(self) -> int:
-        """As :class:`Generator` has it."""
+        """As :class:`Generator` has it; none in a loop in which others begin to decode.
+
+        Put beside those, they would be padded as long as they are, cut apart from them again, and computed by ones and
+        twos ever after; a loop later there is room for a whole group.
+        """
+        if any(len(segments) == len(segments[0]) == 1 for segments, *_ in self._currently_processing):
+            return 0
         prompts, decoding = map(len, self.parts)
         return max(0, min(self.prefill_batch_size - prompts, self.completion_batch_size - decoding))
 

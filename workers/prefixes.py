@@ -121,7 +121,7 @@ class Prefixes:
             self._drop(key)
         self.shrink(self.limit_bytes - size, most=_MOST - 1)
         copies = tuple(map(_copied, row))
-        mx.async_eval(copies)  # behind the step that is under way, which is not waited for
+        mx.eval(copies)
         self._kept[model, whole] = copies
         self.kept_bytes += size
 

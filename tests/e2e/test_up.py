@@ -78,6 +78,7 @@ class Up:
             "api/__init__.py": "",
             "api/app.py": API % {"live": not dies, "slow": slow, "left": left},
             "api/gunicorn_conf.py": (ROOT / "api/gunicorn_conf.py").read_text(),
+            "api/descriptors.py": (ROOT / "api/descriptors.py").read_text(),
         }
         for name, source in sources.items():
             file = self.folder / "stand-ins" / name

@@ -147,7 +147,7 @@ def test_a_stop_sequence_ends_the_answer(model: Models) -> None:
 def test_caches_go_as_foreseen(model: Models, kind: str, seed: int) -> None:
     """To the byte and the slot, after every loop of jobs that come one after another, are cancelled and stop."""
     draw = random.Random(f"{kind} {seed}")
-    watched = Watched(model(kind), draw.choice([16, 24, 40, 300]), 3, draw.choice([0, 1 << 40]))
+    watched = Watched(model(kind), draw.choice([16, 24, 40, 300]), 3)
     for _ in range(6):
         key = watched.add(*a_job(draw), stops=draw.random() < 0.3)
         watched.run(draw.choice([1, 3, 20, 400]))
