@@ -292,5 +292,8 @@ def next_loop(
     life = Life(groups, rows, chunk_tokens, prefill_rows, real)
     before, quiet = life.held_bytes, 0
     if life.decoding.places and not (life.waiting or life.prompts.places):
-        quiet = life.decoding.quiet_steps - 1
+        before_end = (
+            min(place.answer for place in life.decoding.places) - 1
+        )  # in the loop of an end rows are copied
+        quiet = max(0, min(life.decoding.quiet_steps, before_end) - 1)
     return Loop(next(life.loops, []), before, quiet)

@@ -36,7 +36,7 @@ PLAIN_MOST_BYTES: Final = 256 << 20
 COUNTED_CHARACTERS: Final = 1 << 14
 """What of a prompt is counted, in 15 to 30 ms; what follows is taken to be like it."""
 
-_FRESH_SECONDS: Final = 0.5
+FRESH_SECONDS: Final = 0.5
 """How old what is known of a model's tokenizer may be."""
 
 _LOADED_MOST: Final = 4
@@ -140,7 +140,7 @@ class PromptCounter:
         """What is published of a model; read at most twice a second."""
         now = self._clock()
         read_at, shape = self._shapes.get(model, (-math.inf, None))
-        if not 0 <= now - read_at < _FRESH_SECONDS:
+        if not 0 <= now - read_at < FRESH_SECONDS:
             shape = self._read_shape(model)
             self._shapes[model] = (now, shape)
         return shape

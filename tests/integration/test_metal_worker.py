@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from rq.serializers import JSONSerializer
 
 from scheduler.events import Kind
 from scheduler.job import PRIORITIES, State
-from scheduler.tokenizers import prompts_key
+from scheduler.tokenizers import FRESH_SECONDS, prompts_key
 from tests.running import ROOT, RunningWorker, Site
 from tests.waiting import wait_until
 
@@ -183,6 +184,7 @@ def test_twenty_jobs_at_once_complete_within_the_budget(site: Site, worker: Runn
 def test_what_the_model_cannot_take_is_a_bad_request(site: Site, fields: dict[str, Any], param: str) -> None:
     """Where the API cannot count: 400 `invalid_request` as the outcome, naming the field; no retry; RQ failed."""
     site.connection.delete(prompts_key("tiny"))
+    time.sleep(FRESH_SECONDS)  # so long who submits may go by what it read before
     rec = site.ended(site.submit(**fields))
     assert rec.outcome is not None and rec.outcome.error is not None
     error = rec.outcome.error
