@@ -21,6 +21,9 @@ READING_SECONDS: Final = 1.0
 COUNTED_SECONDS: Final = 0.1
 """How old the kernel's count of this process may be: asking takes as long as a small step, and MLX's own is exact."""
 
+FRUGAL_SECONDS: Final = 60.0
+"""After memory ran out."""
+
 _WORTH_TELLING: Final = 32
 """A part of the budget by which it must have changed for the worker to hear of it at once."""
 
@@ -55,6 +58,8 @@ class Budget:
     host: Host = field(default_factory=Host)
     own_memory: bool = True
     clock: Callable[[], float] = time.monotonic
+    frugal_until: float = -math.inf
+    """By the clock. Until then no more is to be taken than must be: memory ran out, whatever was read."""
     share_bytes: int | None = None
     """What the host's other workers leave to this one."""
     now_bytes: int = 0
@@ -81,6 +86,15 @@ class Budget:
             others = self.host.footprint() - self._base_bytes - active - mx.get_cache_memory()
             self._beside_bytes = max(0, others)
         return active + self._beside_bytes
+
+    @property
+    def frugal(self) -> bool:
+        """Whether memory ran out a short while ago."""
+        return self.clock() < self.frugal_until
+
+    def ran_out(self, seconds: float = FRUGAL_SECONDS) -> None:
+        """Be frugal for so long."""
+        self.frugal_until = self.clock() + seconds
 
     def limit_bytes(self, jobs: int) -> int:
         """What so many jobs may use together: in company what there is now, and alone what stays."""

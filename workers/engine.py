@@ -92,7 +92,7 @@ class Engine:
             try:
                 if self._guard(batch):
                     weights = sum(other.loaded.weights_bytes for other in self._batches.values())
-                    steps += batch.step(self._budget.now_bytes, weights)
+                    steps += batch.step(0 if self._budget.frugal else self._budget.now_bytes, weights)
                     told["computed"] |= batch.computed
                     told["reused"] |= batch.reused
                     peak = max(peak, batch.peak_bytes)
@@ -118,6 +118,7 @@ class Engine:
     def _configure(self, message: Message) -> None:
         self._device = gauge.device_name()
         self._budget = Budget(message["memory_budget"], own_memory=not self._device.startswith("cuda"))
+        self._budget.ran_out(message.get("frugal_seconds", 0.0))
         self._prefixes = Prefixes(self._budget, message.get("prefix_cache"))
         self._cache_limit = message["cache_limit"]
         self._shape = {name: message[name] for name in _SHAPE}
@@ -262,6 +263,7 @@ class Engine:
         memory = self._prefixes.in_use()
         batch.abandon()
         self._prefixes.shrink(0)
+        self._budget.ran_out()
         error.__traceback__ = None  # its frames hold the failed step's arrays
         try:
             free()

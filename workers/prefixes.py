@@ -70,7 +70,9 @@ class Prefixes:
 
     @property
     def limit_bytes(self) -> int:
-        """What may be kept at most; 0 where nothing is."""
+        """What may be kept at most; 0 where nothing is, or memory ran out a short while ago."""
+        if self._budget.frugal:
+            return 0
         return self._budget.steady_bytes // _SHARE if self._setting is None else self._setting
 
     @property

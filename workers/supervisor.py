@@ -6,6 +6,7 @@ code, the tail of its stderr and the account it last gave go to the classifier.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
@@ -29,6 +30,9 @@ from workers.wire import Message, Outbox, Receiver, WireBroken
 log = structlog.get_logger(__name__)
 
 _EXIT_SECONDS: Final = 5.0
+
+FRUGAL_SECONDS: Final = 60.0
+"""For so long after memory ran out, an engine takes no more than it must."""
 
 LOAD_SECONDS: Final = 3600.0
 """An engine silent for so long while it loads, which may mean to download, is replaced."""
@@ -67,6 +71,7 @@ class Supervisor:
     _heard_at: float = 0.0
     _timed_out: bool = False
     _meant: bool = False
+    _ran_out_at: float = -math.inf
 
     @property
     def running(self) -> bool:
@@ -106,6 +111,7 @@ class Supervisor:
                 "chunk_tokens": self.settings.prefill_chunk,
                 "prefill_rows": self.settings.prefill_rows,
                 "max_batch": self.settings.max_batch,
+                "frugal_seconds": max(0.0, FRUGAL_SECONDS - (self.clock() - self._ran_out_at)),
                 "gap_seconds": self.settings.token_gap,
                 "cards_folder": str(self.settings.data_dir / "cards"),
             }
@@ -234,6 +240,8 @@ class Supervisor:
             fault = Fault.VICTIM
         elif ended_by_us:  # that signal is not the system's killer's
             fault = Fault.BUG
+        if fault is Fault.OUT_OF_MEMORY:
+            self._ran_out_at = self.clock()
         last = f": {lines[-1][-200:]}" if lines else ""
         detail = f"{exit_name(exit_code)} ({account.words}){last}"
         log.warning(
