@@ -14,6 +14,7 @@ from scheduler.round_trip import round_trip
 from scheduler.swap import Swap, Swapper
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
+from tests.store.conftest import Clock
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, connection: Redis) -> list[object]:
@@ -30,12 +31,17 @@ def counted(monkeypatch: pytest.MonkeyPatch, connection: Redis) -> list[object]:
 
 
 def test_a_submission_and_its_answer_are_one_round_trip(
-    connection: Redis, lifecycle: Lifecycle, worker: PretendWorker, monkeypatch: pytest.MonkeyPatch
+    connection: Redis,
+    lifecycle: Lifecycle,
+    worker: PretendWorker,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is known of the fleet and of the model is known for half a second."""
     worker.report()
     request = read_request({"model": MODEL, "prompt": "a"})
     lifecycle.submit(request)
+    clock.now += 0.001  # of two in one moment, chance says which is first
     taken = counted(monkeypatch, connection)
     view = lifecycle.view(*lifecycle.accept(request))
     assert len(taken) == 1

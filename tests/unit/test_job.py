@@ -102,3 +102,11 @@ def test_a_lease_that_nobody_wrote_is_refused(text: str) -> None:
     """A worker and a number, or ValueError."""
     with pytest.raises(ValueError):
         Lease.parse(text)
+
+
+def test_ids_of_one_millisecond_sort_by_the_moment_within_it() -> None:
+    """A client's second job comes no sooner than its first, however fast it was."""
+    moments = [1_700_000_000.0 + at * 2e-6 for at in range(400)]
+    made = [new_job_id(moment) for moment in moments]
+    assert made == sorted(made)
+    assert len({job_id[:14] for job_id in made}) == 1
