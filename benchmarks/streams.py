@@ -38,6 +38,7 @@ import psutil
 
 from benchmarks.claim_race import report_of
 from benchmarks.claimer import MODEL, Claimer
+from benchmarks.points import quantile
 from benchmarks.stack import Stack, stack, wait_until
 from benchmarks.stream_readers import MOST_SECONDS, Read, read_streams
 from scheduler import fleet
@@ -204,9 +205,8 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return sum(process.cpu_times()[:2])
 
 
-def _ms(seconds: Sequence[float], quantile: float) -> float:
-    ranked = sorted(seconds)
-    return round(1000 * ranked[min(len(ranked) - 1, int(quantile * len(ranked)))], 1)
+def _ms(seconds: Sequence[float], share: float) -> float:
+    return round(1000 * quantile(seconds, share), 1)
 
 
 if __name__ == "__main__":

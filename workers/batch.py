@@ -183,9 +183,8 @@ class ModelBatch:
                 self._beginnings.keep(self._by_uid[response.uid], self._generator, spare, response)
             response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
         if prompts and self._keeps_more:
-            self._regrouping.copy(
-                self._generator, keeps_more
-            )  # a chunk's last values, cut out of all of them
+            # A chunk's last values, cut out of all of them.
+            self._regrouping.copy(self._generator, keeps_more)
         alone = not self._regroup(budget_bytes)
         if not copied:  # a step that copies what rows left takes what no job needs
             self._weigh(before, took, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
@@ -229,7 +228,8 @@ class ModelBatch:
         """See to what rows left that came or went; whether there were any. Alone, a job takes no more than it needs."""
         budget = budget_bytes if len(self._jobs) > 1 else 0
         seen = self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget)
-        self._lasts *= not seen
+        if seen:
+            self._lasts = 0
         return seen
 
     def _foreseen_now(self, lasting: int) -> Callable[[int], Foreseen]:

@@ -12,6 +12,7 @@ from typing import Final
 import mlx.core as mx
 
 from workers import gauge, macos, own_size
+from workers.guard import FRUGAL_SECONDS
 from workers.macos import Level
 from workers.wire import Message
 
@@ -20,9 +21,6 @@ READING_SECONDS: Final = 1.0
 
 COUNTED_SECONDS: Final = 0.1
 """How old the kernel's count of this process may be: asking takes as long as a small step, and MLX's own is exact."""
-
-FRUGAL_SECONDS: Final = 60.0
-"""After memory ran out."""
 
 _WORTH_TELLING: Final = 32
 """A part of the budget by which it must have changed for the worker to hear of it at once."""

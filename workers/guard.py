@@ -26,6 +26,9 @@ class Action(enum.StrEnum):
     SHED = "shed"
 
 
+FRUGAL_SECONDS: Final = 60.0
+"""For so long after memory ran out an engine takes no more than it must."""
+
 LASTING: Final = 16
 """Decode steps that are foreseen as one, where they differ in their lengths alone."""
 

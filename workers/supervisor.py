@@ -24,15 +24,13 @@ from scheduler.settings import Settings
 from workers.account import Account
 from workers.classifier import classify_death
 from workers.environment import engine_environment
+from workers.guard import FRUGAL_SECONDS
 from workers.last_words import LastWords
 from workers.wire import Message, Outbox, Receiver, WireBroken
 
 log = structlog.get_logger(__name__)
 
 _EXIT_SECONDS: Final = 5.0
-
-FRUGAL_SECONDS: Final = 60.0
-"""For so long after memory ran out, an engine takes no more than it must."""
 
 LOAD_SECONDS: Final = 3600.0
 """An engine silent for so long while it loads, which may mean to download, is replaced."""

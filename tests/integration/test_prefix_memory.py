@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable
 from typing import Any, Final
 
-import mlx.core as mx
 import pytest
-from mlx_lm.generate import generation_stream
 
-from benchmarks.random_models import write_random_model
 from scheduler.card import ModelCard
 from scheduler.foresight import Row, next_loop
 from scheduler.request import read_request
+from tests.loaded import Models, in_memory, loaded_once
 from workers.batch import ModelBatch
 from workers.budget import Budget
 from workers.engine_job import RunningJob
-from workers.models import LoadedModel, load_model
+from workers.models import LoadedModel
 from workers.prefixes import LEAST_TOKENS, Prefixes, _bytes
 from workers.probe import measure
 from workers.text import JobText
@@ -43,29 +40,11 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
     "deepseek_v3": {},
 }
 
-Models = Callable[[str], LoadedModel]
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The model of a kind, loaded once."""
-    loaded: dict[str, LoadedModel] = {}
-
-    def get(kind: str) -> LoadedModel:
-        if kind not in loaded:
-            folder = tmp_path_factory.mktemp(kind)
-            write_random_model(folder, kind, KINDS[kind], never_stops=True)
-            loaded[kind] = load_model(kind, str(folder))
-        return loaded[kind]
-
-    return get
-
-
-def in_memory() -> int:
-    gc.collect()
-    mx.synchronize(generation_stream)
-    mx.synchronize()
-    return mx.get_active_memory()
+    return loaded_once(tmp_path_factory, KINDS)
 
 
 class Kitchen:
@@ -130,6 +109,7 @@ class Kitchen:
         shape = (batch.chunk_tokens, batch.prefill_rows, batch.extents)
         foreseen = next_loop(batch.card.caches, rows, *shape)
         assert foreseen.before_bytes == batch.cache_bytes
+        gc.collect()
         before, kept = in_memory(), {*self.prefixes._kept}
         lengths = {job.key: job.computed for job in self.jobs.values()}
         ended = [step.key for step in batch.step(before + growth) if step.result]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-import mlx.core as mx
 import pytest
-from mlx_lm.generate import generation_stream
 
-from benchmarks.random_models import write_random_model
 from scheduler.batch_account import Holder
 from scheduler.footprint import batch_bytes
 from scheduler.foresight import UNKNOWN, Life, Row, next_loop, replay
@@ -21,10 +17,11 @@ from scheduler.rectangles import Batch
 from scheduler.request import read_request
 from scheduler.slots import CacheGroup, Extent
 from tests.cards import PLAIN
+from tests.loaded import Models, in_memory, loaded_once
 from workers.batch import ModelBatch
 from workers.caches import cache_groups, runs_alone
 from workers.engine_job import RunningJob
-from workers.models import LoadedModel, load_model
+from workers.models import LoadedModel
 from workers.text import JobText
 
 WINDOW: Final = 24
@@ -33,7 +30,6 @@ SMALL_BYTES: Final = 80 << 10
 """Tokens and logits of a few rows, and what MLX leaves beside an array rather than copy it, up to 16 KiB each;
 the caches of a row are more, as a rule."""
 
-Models = Callable[[str], LoadedModel]
 
 STOPS: Final = tuple("aeiounst")
 """Letters, of which one comes soon."""
@@ -57,22 +53,7 @@ KINDS: Final[dict[str, dict[str, Any]]] = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The model of a kind, loaded once."""
-    loaded: dict[str, LoadedModel] = {}
-
-    def get(kind: str) -> LoadedModel:
-        if kind not in loaded:
-            folder = tmp_path_factory.mktemp(kind)
-            write_random_model(folder, kind, KINDS[kind], never_stops=True)
-            loaded[kind] = load_model(kind, str(folder))
-        return loaded[kind]
-
-    return get
-
-
-def in_memory() -> int:
-    mx.synchronize(generation_stream)
-    mx.synchronize()
-    return mx.get_active_memory()
+    return loaded_once(tmp_path_factory, KINDS)
 
 
 def shape(group: CacheGroup, at: int, offset: int, slots: int, *, rotated: bool) -> tuple[int, ...]:

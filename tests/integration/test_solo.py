@@ -15,7 +15,6 @@ from mlx_lm.generate import BatchGenerator, StopSequences, generate_step
 from mlx_lm.models.cache import ConcatenateKVCache, RotatingKVCache
 
 from benchmarks.batches import run_case
-from benchmarks.random_models import write_random_model
 from benchmarks.small_models import ALONE_CONFIGS
 from scheduler.card import ModelCard
 from scheduler.errors import ModelUnsupported
@@ -23,11 +22,12 @@ from scheduler.footprint import batch_bytes
 from scheduler.foresight import Row
 from scheduler.request import read_request
 from tests.cards import PLAIN
-from tests.integration.test_real_caches import SMALL_BYTES, Models, Watched, a_job, in_memory
+from tests.integration.test_real_caches import SMALL_BYTES, Watched, a_job
+from tests.loaded import Models, in_memory, loaded_once
 from workers.batch import ModelBatch
 from workers.caches import cache_groups, runs_alone
 from workers.engine_job import RunningJob
-from workers.models import LoadedModel, load_model
+from workers.models import LoadedModel
 from workers.probe import measure
 from workers.sampling import make_processors, make_sampler
 from workers.solo import Solo
@@ -43,16 +43,7 @@ PROMPT = [*b"The quick brown fox jumps over the lazy dog. " * 4]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The model of a kind, loaded once."""
-    loaded: dict[str, LoadedModel] = {}
-
-    def get(kind: str) -> LoadedModel:
-        if kind not in loaded:
-            folder = tmp_path_factory.mktemp(kind)
-            write_random_model(folder, kind, never_stops=True)
-            loaded[kind] = load_model(kind, str(folder))
-        return loaded[kind]
-
-    return get
+    return loaded_once(tmp_path_factory)
 
 
 @pytest.mark.parametrize("kind", ALONE_CONFIGS)

@@ -42,6 +42,9 @@ events = st.lists(
 measured = st.sampled_from([None, Rates(step_seconds=0.05, prompt_token_seconds=0.001)])
 
 
+History = list[tuple[str, int, Candidate]]
+
+
 class Worker:
     """One worker and its three queues, without a store."""
 
@@ -59,6 +62,31 @@ class Worker:
         made = replace(candidate, job_id=f"job_{len(self.jobs)}", arrived_at=float(len(self.jobs)))
         self.jobs[made.job_id] = made
         self.queues[which].append(made)
+
+    def live(self, history: History) -> None:
+        """Let it happen, claiming whatever can be; nobody is passed too often, and whoever is claimed fits."""
+        for what, which, candidate in history:
+            if what == "arrive":
+                self.arrive(which, candidate)
+            elif what == "end":
+                self.end(which)
+            else:
+                self.ledger.ran_out(self.now)
+            while self.claim():
+                assert max(self.passes.values(), default=0) <= MAX_PASSES
+                assert self.ledger.headroom_bytes >= 0
+
+    def run_dry(self, history: History) -> None:
+        """Let all arrive, then end one after another what could be claimed."""
+        for what, which, candidate in history:
+            if what == "arrive":
+                self.arrive(which, candidate)
+            elif what == "run out":
+                self.ledger.ran_out(self.now)
+        for _ in range(2 * len(history) + 2):
+            while self.claim():
+                pass
+            self.end(0)
 
     def end(self, which: int) -> None:
         """Some running job ends."""
@@ -116,39 +144,18 @@ class Worker:
 
 @settings(max_examples=300, deadline=None)
 @given(events, measured)
-def test_no_job_is_passed_more_often_than_the_bound(
-    history: list[tuple[str, int, Candidate]], rates: Rates | None
-) -> None:
+def test_no_job_is_passed_more_often_than_the_bound(history: History, rates: Rates | None) -> None:
     """After any history; whoever is claimed fits, and an idle worker always claims what could run."""
     worker = Worker(rates)
-    for what, which, candidate in history:
-        if what == "arrive":
-            worker.arrive(which, candidate)
-        elif what == "end":
-            worker.end(which)
-        else:
-            worker.ledger.ran_out(worker.now)
-        while worker.claim():
-            assert max(worker.passes.values(), default=0) <= MAX_PASSES
-            assert worker.ledger.headroom_bytes >= 0
+    worker.live(history)
 
 
 @settings(max_examples=200, deadline=None)
 @given(events, measured)
-def test_everything_that_can_run_runs_in_the_end(
-    history: list[tuple[str, int, Candidate]], rates: Rates | None
-) -> None:
+def test_everything_that_can_run_runs_in_the_end(history: History, rates: Rates | None) -> None:
     """When arrivals stop and jobs go on ending, only what could never run here is left."""
     worker = Worker(rates)
-    for what, which, candidate in history:
-        if what == "arrive":
-            worker.arrive(which, candidate)
-        elif what == "run out":
-            worker.ledger.ran_out(worker.now)
-    for _ in range(2 * len(history) + 2):
-        while worker.claim():
-            pass
-        worker.end(0)
+    worker.run_dry(history)
     left = [job for jobs in worker.queues for job in jobs]
     if any(job.model not in worker.ledger.cards for job in left):
         return  # whoever stands behind it waits for its model

@@ -16,7 +16,7 @@ from scheduler.forecast import Rates
 from scheduler.foresight import Row
 from scheduler.slots import CacheGroup
 from tests.cards import PLAIN
-from tests.properties.test_claim_order import MAX_PASSES, Worker, measured, some_rows
+from tests.properties.test_claim_order import History, Worker, measured, some_rows
 
 SOLO = replace(
     PLAIN,
@@ -76,39 +76,18 @@ class Shared(Worker):
 
 @settings(max_examples=300, deadline=None)
 @given(events, measured)
-def test_two_of_them_never_run_at_once(
-    history: list[tuple[str, int, Candidate]], rates: Rates | None
-) -> None:
+def test_two_of_them_never_run_at_once(history: History, rates: Rates | None) -> None:
     """After any history; and whoever else is claimed fits, and nobody is passed more often than the bound."""
     worker = Shared(rates)
-    for what, which, candidate in history:
-        if what == "arrive":
-            worker.arrive(which, candidate)
-        elif what == "end":
-            worker.end(which)
-        else:
-            worker.ledger.ran_out(worker.now)
-        while worker.claim():
-            assert max(worker.passes.values(), default=0) <= MAX_PASSES
-            assert worker.ledger.headroom_bytes >= 0
+    worker.live(history)
 
 
 @settings(max_examples=200, deadline=None)
 @given(events, measured)
-def test_everything_that_can_run_runs_in_the_end(
-    history: list[tuple[str, int, Candidate]], rates: Rates | None
-) -> None:
+def test_everything_that_can_run_runs_in_the_end(history: History, rates: Rates | None) -> None:
     """When arrivals stop and jobs go on ending, only what could never run here is left."""
     worker = Shared(rates)
-    for what, which, candidate in history:
-        if what == "arrive":
-            worker.arrive(which, candidate)
-        elif what == "run out":
-            worker.ledger.ran_out(worker.now)
-    for _ in range(2 * len(history) + 2):
-        while worker.claim():
-            pass
-        worker.end(0)
+    worker.run_dry(history)
     assert not worker.ledger.holders
     worker.claim()
     assert not worker.ledger.holders
