@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         description="For how long prompts may keep running streams waiting between two tokens; chunks are made"
         " shorter for it, to 16 tokens at least.",
     )
-    prefill_rows: Annotated[int, Field(ge=1, le=64)] = Field(4, description="Prompts computed together.")
+    prefill_rows: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Prompts computed together.")
     max_batch: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Jobs that decode together.")
     claim_lookahead: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="How many waiting jobs of a class a claim looks at."

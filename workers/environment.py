@@ -8,14 +8,19 @@ from typing import Final
 
 _OPENBLAS: Final = ("lib/*/libopenblas.so.0", "lib64/libopenblas.so.0", "lib/libopenblas.so.0")
 
-
 _SMALL_BUFFERS: Final = {"MLX_MAX_OPS_PER_BUFFER": "20", "MLX_MAX_MB_PER_BUFFER": "50"}
 """What CUDA computes before it lets memory go, as little as Metal does; no slower on an H200."""
+
+_NO_SPINNING: Final = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+"""The exponent of the cycles for which OpenBLAS's idle threads look for work before they sleep, its least: at its usual
+26 they take the cores that the worker and the API need."""
+
+_ON_LINUX: Final = _SMALL_BUFFERS | _NO_SPINNING
 
 
 def engine_environment(inherited: dict[str, str], *, preload: bool) -> dict[str, str]:
     """The engine's environment: the worker's, and on Linux a fast BLAS put before the one in MLX's wheel."""
-    environment = (_SMALL_BUFFERS if sys.platform.startswith("linux") else {}) | inherited
+    environment = (_ON_LINUX if sys.platform.startswith("linux") else {}) | inherited
     if preload and sys.platform.startswith("linux") and "LD_PRELOAD" not in environment:
         found = [path for pattern in _OPENBLAS for path in sorted(Path("/usr").glob(pattern))]
         if found:

@@ -63,7 +63,7 @@ def test_an_interactive_job_sends_batch_work_back_and_no_other(roomy: Site, mode
 def test_completions_teach_a_worker_to_run_more_together(roomy: Site, model: ModelCard) -> None:
     """Under the same budget: where all of ``max_tokens`` is reserved, jobs wait that run when short answers are known."""
     asked = Row(5, 1500)
-    budget = model.weights_bytes + batch_bytes(model, [asked] * 2, CHUNK, 4)
+    budget = model.weights_bytes + batch_bytes(model, [asked] * 2, CHUNK, 8)
     together: dict[str, int] = {}
     for reserve in ("worst_case", "learned"):
         with roomy.worker(memory_budget=budget, reserve=reserve) as worker:

@@ -91,7 +91,7 @@ class Place:
 
     def budget(self, large: Large) -> int:
         """What the operator says that a worker may use: room for a large job and an innocent one."""
-        together = batch_bytes(self.card, [large.row, Row(5, 230)], CHUNK, 4)
+        together = batch_bytes(self.card, [large.row, Row(5, 230)], CHUNK, 8)
         return self.card.weights_bytes + int(1.2 * together)
 
     @contextmanager

@@ -15,22 +15,26 @@ from workers import environment, supervisor
 from workers.environment import engine_environment
 from workers.supervisor import LOAD_SECONDS, START_SECONDS, Supervisor, exit_name
 
-SMALL_BUFFERS = {"MLX_MAX_OPS_PER_BUFFER": "20", "MLX_MAX_MB_PER_BUFFER": "50"}
+ON_LINUX = {
+    "MLX_MAX_OPS_PER_BUFFER": "20",
+    "MLX_MAX_MB_PER_BUFFER": "50",
+    "OPENBLAS_THREAD_TIMEOUT": "4",
+}
 
 
 def test_an_operators_own_settings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """LD_PRELOAD is not overwritten, nor are MLX's buffers, and the inherited environment is left as it was."""
     monkeypatch.setattr(sys, "platform", "linux")
     inherited = {"LD_PRELOAD": "/opt/blas.so", "PATH": "/bin"}
-    assert engine_environment(inherited, preload=True) == SMALL_BUFFERS | inherited
+    assert engine_environment(inherited, preload=True) == ON_LINUX | inherited
     own = {"LD_PRELOAD": "/opt/blas.so", "MLX_MAX_OPS_PER_BUFFER": "90"}
-    assert engine_environment(own, preload=True) == SMALL_BUFFERS | own
+    assert engine_environment(own, preload=True) == ON_LINUX | own
 
 
 def test_nothing_is_preloaded_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """TIDEGATE_BLAS_PRELOAD=off."""
     monkeypatch.setattr(sys, "platform", "linux")
-    assert engine_environment({"PATH": "/bin"}, preload=False) == SMALL_BUFFERS | {"PATH": "/bin"}
+    assert engine_environment({"PATH": "/bin"}, preload=False) == ON_LINUX | {"PATH": "/bin"}
 
 
 def test_nothing_is_preloaded_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,11 +51,11 @@ def test_an_installed_openblas_is_preloaded(
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(environment, "Path", lambda _: tmp_path)  # in /usr's place
     inherited = {"PATH": "/bin"}
-    assert engine_environment(inherited, preload=True) == SMALL_BUFFERS | inherited
+    assert engine_environment(inherited, preload=True) == ON_LINUX | inherited
     library = tmp_path / folder / "libopenblas.so.0"
     library.parent.mkdir(parents=True)
     library.touch()
-    found = SMALL_BUFFERS | inherited | {"LD_PRELOAD": str(library)}
+    found = ON_LINUX | inherited | {"LD_PRELOAD": str(library)}
     assert engine_environment(inherited, preload=True) == found
     assert inherited == {"PATH": "/bin"}
 
