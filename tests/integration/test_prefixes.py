@@ -209,7 +209,7 @@ def test_nobody_is_shed_while_prompts_are_kept(wide_model: Path, tmp_path: Path)
     """What is kept goes first, and as much as must: jobs that just fit run to their ends, within the budget."""
     with engine(tmp_path, blas_preload="auto") as roomy:
         card = roomy.load(wide_model)
-    behind = combinations_with_replacement((0, 64, 300, 600, 630, 659), 3)  # who begins when is the machine's to say
+    behind = combinations_with_replacement((0, 64, 300, 600, 630, 659), 3)  # who begins when, nobody can say
     lives = [[Row(600, 60, cached) for cached in begun] for begun in behind]
     budget = card.weights_bytes + max(batch_bytes(card, rows, 64, 8) for rows in lives)
     with engine(
