@@ -16,7 +16,6 @@ A job that would wait behind more than :data:`TARGET_WAIT_SECONDS` of work is re
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -27,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.arguments import parser
 from benchmarks.machines import MACHINES
 from benchmarks.plots import plot_goodput
 from benchmarks.simulated_worker import Fate, Outcome, Policy, SimulatedWorker
@@ -86,13 +86,11 @@ class Figures:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--trace", type=Path, help="a CSV of TIMESTAMP, ContextTokens, GeneratedTokens")
-    parser.add_argument("--every", type=int, help="play every N-th request (1: all of them)")
-    parser.add_argument("--plot", type=Path, help="where to draw goodput against load (SVG)")
-    chosen = parser.parse_args(arguments)
+    options = parser("admission", __doc__)
+    options.add_argument("--trace", type=Path, help="a CSV of TIMESTAMP, ContextTokens, GeneratedTokens")
+    options.add_argument("--every", type=int, help="play every N-th request (1: all of them)")
+    options.add_argument("--plot", type=Path, help="where to draw goodput against load (SVG)")
+    chosen = options.parse_args(arguments)
     path = chosen.trace or find_trace()
     trace = read_trace(path) if path else draw_trace()
     every = chosen.every or max(1, len(trace) // PLAYED)

@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from benchmarks.arguments import parser
 from benchmarks.claim_race import PROCESSES, race
 from benchmarks.claimer import ANN, BOB, Claimer, put_in
 from scheduler.settings import load
@@ -42,6 +43,7 @@ KILLED: Final = 16
 
 def main() -> None:
     """Measure and print."""
+    parser("claim", __doc__).parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="tidegate-") as folder,
         embedded_server(load(data_dir=Path(folder))) as url,

@@ -17,7 +17,6 @@ beside the weights. The caches' bytes are MLX's own (``nbytes``) after each loop
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -34,6 +33,7 @@ import mlx.core as mx
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.arguments import parser
 from benchmarks.batches import JOINED, SHAPES, Case, run_case
 from benchmarks.random_models import write_random_model
 from workers import gauge
@@ -170,12 +170,12 @@ def show(cases: dict[str, list[Case]], probes: dict[str, float], console: Consol
 
 def main() -> None:
     """Run every model and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="run this model only, in this process; a JSON line for each batch")
-    parser.add_argument("--models", nargs="+", help="run these only, each in a process of its own")
-    parser.add_argument("--plot", type=Path, help="write a scatter plot there")
-    parser.add_argument("--cases", type=Path, help="write every card and case there, as JSON")
-    asked = parser.parse_args()
+    options = parser("footprint", __doc__)
+    options.add_argument("--model", help="run this model only, in this process; a JSON line for each batch")
+    options.add_argument("--models", nargs="+", help="run these only, each in a process of its own")
+    options.add_argument("--plot", type=Path, help="write a scatter plot there")
+    options.add_argument("--cases", type=Path, help="write every card and case there, as JSON")
+    asked = options.parse_args()
     large = mx.default_device() == mx.Device(mx.gpu)
     if asked.model:
         with tempfile.TemporaryDirectory() as folder:

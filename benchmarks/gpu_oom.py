@@ -45,6 +45,7 @@ from typing import Any, Final
 
 import psutil
 
+from benchmarks.arguments import parser
 from benchmarks.lone_worker import ROOT, place, python_path
 from benchmarks.neighbour import Neighbour, neighbour
 from benchmarks.same_jobs import MODEL, Run, SameJobs
@@ -240,16 +241,18 @@ def measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="1b")
-    parser.add_argument("--jobs", type=int, default=32)
-    parser.add_argument("--prompt-tokens", type=int, help="of each job; the size's own where it is not given")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the weights, likewise")
-    parser.add_argument("--only", nargs="+", choices=SCENARIOS, help="run only these, and the undisturbed")
-    parser.add_argument("--seconds", type=float, default=90.0, help="that one run may take")
-    parser.add_argument("--logs", type=Path, help="copy the workers' logs there at the end")
-    parser.add_argument("--write-model", nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    options = parser("gpu_oom", __doc__)
+    options.add_argument("--size", choices=SIZES, default="1b")
+    options.add_argument("--jobs", type=int, default=32)
+    options.add_argument(
+        "--prompt-tokens", type=int, help="of each job; the size's own where it is not given"
+    )
+    options.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the weights, likewise")
+    options.add_argument("--only", nargs="+", choices=SCENARIOS, help="run only these, and the undisturbed")
+    options.add_argument("--seconds", type=float, default=90.0, help="that one run may take")
+    options.add_argument("--logs", type=Path, help="copy the workers' logs there at the end")
+    options.add_argument("--write-model", nargs=2, help=argparse.SUPPRESS)
+    asked = options.parse_args()
     if asked.write_model:
         from benchmarks.random_models import write_random_llama  # noqa: PLC0415 - it opens the device
 

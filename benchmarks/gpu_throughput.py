@@ -21,7 +21,6 @@ there ``--write-docs RESULT.json`` puts it into ``docs/``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import peers
+from benchmarks.arguments import parser, positive
 from benchmarks.bare_batch import bare_batch
 from benchmarks.gpu_oom import SIZES as OOM_SIZES
 from benchmarks.gpu_oom import write_model
@@ -95,17 +95,17 @@ class Found:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_throughput")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["1b", "8b"])
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which nothing new begins")
-    parser.add_argument(
+    options = parser("gpu_throughput", __doc__)
+    options.add_argument("--models", nargs="+", choices=MODELS, default=["1b", "8b"], help="these")
+    options.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="these")
+    options.add_argument("--seconds", type=positive, default=SECONDS, help="after which nothing new begins")
+    options.add_argument(
         "--write-docs",
         type=Path,
         metavar="RESULT",
         help="measure nothing: put this file's figures into docs/",
     )
-    chosen = parser.parse_args()
+    chosen = options.parse_args()
     if chosen.write_docs:
         write_docs(chosen.write_docs, ROOT / "docs")
         return

@@ -24,7 +24,6 @@ With ``--write-docs`` the table and a picture go into ``docs/``.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import math
@@ -39,9 +38,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import peers
+from benchmarks.arguments import parser, positive
 from benchmarks.mixed_load import ClassFigures, Job, figures, goodput, jobs, ratio_to_peer
 from benchmarks.offered import offered
-from benchmarks.pages import machine, replace_part
+from benchmarks.pages import DOCS, machine, replace_part
 from benchmarks.peers import PEERS, PeerFailed
 from benchmarks.sse_clients import Streamed, ask, chat_body
 from benchmarks.two_models import Server, both, tidegate
@@ -55,7 +55,6 @@ SECONDS: Final = 120.0
 PER_SECOND: Final = 2.5
 GRACE_SECONDS: Final = 20.0
 WARM_SECONDS: Final = 120.0
-DOCS: Final = Path(__file__).parents[1] / "docs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +69,17 @@ class Trial:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed")
-    parser.add_argument(
+    options = parser("mixed", __doc__)
+    options.add_argument(
         "--peers-dir", type=Path, default=peers.FOLDER, help="where the environments are kept"
     )
-    parser.add_argument("--only", nargs="+", choices=["tidegate", *(peer.name for peer in PEERS)])
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for which requests arrive")
-    parser.add_argument("--per-second", type=float, default=PER_SECOND, help="how many arrive")
-    parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
-    chosen = parser.parse_args()
+    options.add_argument(
+        "--only", nargs="+", choices=["tidegate", *(peer.name for peer in PEERS)], help="these servers alone"
+    )
+    options.add_argument("--seconds", type=positive, default=SECONDS, help="for which requests arrive")
+    options.add_argument("--per-second", type=positive, default=PER_SECOND, help="how many arrive")
+    options.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
+    chosen = options.parse_args()
     found = find_trace()
     load = jobs(read_trace(found) if found else draw_trace(), chosen.seconds, chosen.per_second)
     seconds = load[-1].at_seconds + GRACE_SECONDS

@@ -30,6 +30,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from benchmarks import submission
+from benchmarks.arguments import parser
 from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack, wait_until
 from scheduler.events import read_events
@@ -45,6 +46,7 @@ IDLE_SECONDS = 10.0
 
 def main() -> None:
     """Measure and print."""
+    parser("overhead", __doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = write_random_llama(Path(folder) / MODEL, never_stops=True)
         with stack({MODEL: model}) as running, httpx.Client(base_url=running.url, trust_env=False) as http:

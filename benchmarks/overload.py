@@ -24,7 +24,6 @@ Prints a table, then one JSON line:
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -38,6 +37,7 @@ from typing import Any, Final
 
 from benchmarks import peers
 from benchmarks.address_space import idle_bytes, kv_bytes_per_token, limited, load_bytes, room_bytes
+from benchmarks.arguments import parser
 from benchmarks.peers import PEERS, Peer, PeerFailed
 from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack
@@ -92,14 +92,14 @@ class Trial:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.overload")
-    parser.add_argument(
+    options = parser("overload", __doc__)
+    options.add_argument(
         "--peers-dir", type=Path, default=peers.FOLDER, help="where the environments are kept"
     )
-    parser.add_argument(
+    options.add_argument(
         "--only", choices=["tidegate", *(peer.name for peer in PEERS)], help="one server alone"
     )
-    chosen = parser.parse_args()
+    chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="tidegate-overload-") as folder:
         # One layer: its attention over the prompt is never asked for, but its cache is filled.
         model = write_random_llama(

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import psutil
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
 
 
 def replace_part(path: Path, name: str, text: str) -> None:

@@ -45,6 +45,7 @@ from typing import Any, Final
 
 import psutil
 
+from benchmarks.arguments import parser
 from benchmarks.following import Crowd, Difference, Story, compare
 from benchmarks.lone_worker import engine_pid, has_ended
 from benchmarks.random_models import write_random_llama
@@ -110,6 +111,7 @@ class Tally:
 
 def main() -> None:
     """Measure and print."""
+    parser("recovery", __doc__).parse_args()
     os.environ |= ENGINE_ENVIRONMENT
     draw = random.Random(5)
     ends: dict[str, Callable[[int], None]] = {

@@ -34,6 +34,7 @@ from typing import Any, Final
 
 import httpx
 
+from benchmarks.arguments import parser
 from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack
 from scheduler.record import JobRecord
@@ -77,6 +78,7 @@ class Stay:
 
 def main() -> None:
     """Measure and print."""
+    parser("retry_after", __doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = write_random_llama(Path(folder) / MODEL, never_stops=True)
         settings: dict[str, Any] = {"max_batch": BATCH, "max_queued_jobs": QUEUED, "memory_budget": 1 << 30}

@@ -18,16 +18,15 @@ second, evenly spread. The figures are taken while this goes on:
 ``lost``                events of the jobs' logs that the streams lacked, repeated or brought out of order, and
                         streams that did not end with ``[DONE]``
 
-Prints one JSON line last; ``--plot FILE`` draws the lags.
+Prints one JSON line last.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,8 +35,10 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
+from benchmarks.arguments import count, parser, positive
 from benchmarks.claim_race import report_of
 from benchmarks.claimer import MODEL, Claimer
+from benchmarks.pages import DOCS, machine, replace_part
 from benchmarks.points import quantile
 from benchmarks.stack import Stack, stack, wait_until
 from benchmarks.stream_readers import MOST_SECONDS, Read, read_streams
@@ -72,19 +73,18 @@ class Load:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams")
-    parser.add_argument("--streams", type=int, default=STREAMS)
-    parser.add_argument("--rate", type=float, default=DELTAS_PER_SECOND, help="deltas a second and stream")
-    parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--plot", type=Path, help="an SVG file")
-    asked = parser.parse_args()
+    options = parser("streams", __doc__)
+    options.add_argument("--streams", type=count, default=STREAMS, help="open at once")
+    options.add_argument(
+        "--rate", type=positive, default=DELTAS_PER_SECOND, help="deltas a second and stream"
+    )
+    options.add_argument("--seconds", type=positive, default=SECONDS, help="for how long they are written")
+    options.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
+    asked = options.parse_args()
     with stack({MODEL: Path("nowhere")}, workers=0) as running:
         figures, lags = measure(running, asked.streams, asked.rate, asked.seconds)
-    if asked.plot is not None:
-        from benchmarks.plots import plot_lags  # noqa: PLC0415 - drawn only where asked for
-
-        title = f"{figures['streams']:,} streams, {figures['deltas_per_s']:,.0f} events/s, one API process"
-        plot_lags(lags, asked.plot, title)
+    if asked.write_docs:
+        write_docs(figures, lags, DOCS)
     for name, figure in figures.items():
         print(f"{name:>18} {figure:,}")
     print(json.dumps(figures))
@@ -139,9 +139,20 @@ def measure(running: Stack, streams: int, rate: float, seconds: float) -> tuple[
     }, lags
 
 
-def _submit(running: Stack, count: int) -> list[str]:
+def write_docs(figures: Mapping[str, Any], lags: Sequence[float], docs: Path) -> None:
+    """Put the figures and the picture where readers find them."""
+    from benchmarks.plots import plot_lags  # noqa: PLC0415 - a run without a picture needs no matplotlib
+
+    title = f"{figures['streams']:,} streams, {figures['deltas_per_s']:,.0f} events/s, one API process"
+    plot_lags(lags, docs / "streams.svg", title)
+    told = ", ".join(f"`{name}` {figure:,}" for name, figure in figures.items())
+    text = f"![The share of deltas that came within a time](streams.svg)\n\n{told}.\n\nMade on {machine()}."
+    replace_part(docs / "performance.md", "streams", text)
+
+
+def _submit(running: Stack, streams: int) -> list[str]:
     with httpx.Client(base_url=running.url, trust_env=False) as http:
-        return [http.post("/v1/jobs", json=_BODY).raise_for_status().json()["id"] for _ in range(count)]
+        return [http.post("/v1/jobs", json=_BODY).raise_for_status().json()["id"] for _ in range(streams)]
 
 
 def _claim(worker: Claimer, count: int) -> list[Held]:

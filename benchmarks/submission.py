@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.arguments import parser
 from benchmarks.bare_view import URL_VARIABLE
 from benchmarks.claim_race import report_of
 from benchmarks.claimer import MODEL
@@ -67,6 +68,7 @@ class Round:
 
 def main() -> None:
     """Measure and print."""
+    parser("submission", __doc__).parse_args()
     print(json.dumps(measure()))
 
 

@@ -19,7 +19,6 @@ stopped meanwhile, so that it takes nothing of the cores. Prints a table, and la
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -37,8 +36,9 @@ from typing import Final
 import psutil
 
 from benchmarks import peers
+from benchmarks.arguments import a_folder, parser
 from benchmarks.bare_batch import bare_batch
-from benchmarks.pages import machine, replace_part
+from benchmarks.pages import DOCS, machine, replace_part
 from benchmarks.peers import PEERS
 from benchmarks.points import Point, bare_point, quantile, streamed_point
 from benchmarks.random_models import write_random_llama
@@ -46,7 +46,6 @@ from benchmarks.sse_clients import chat_body, drive
 from benchmarks.stack import stack
 
 ANSWER_SECONDS: Final = 900.0
-DOCS: Final = Path(__file__).parents[1] / "docs"
 LIMIT: Final = "limit"
 OWN: Final = "tidegate"
 
@@ -94,15 +93,15 @@ Contender = Callable[[list[str], int, int], Point]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput")
-    parser.add_argument("--peers-dir", type=Path, default=peers.FOLDER, help="where their environments are")
-    parser.add_argument(
-        "--sample", type=Path, help="the sample model's folder; made anew where it is not given"
+    options = parser("throughput", __doc__)
+    options.add_argument("--peers-dir", type=Path, default=peers.FOLDER, help="where their environments are")
+    options.add_argument(
+        "--sample", type=a_folder, help="the sample model's folder; made anew where it is not given"
     )
-    parser.add_argument("--only", choices=[SAMPLE.model, SMALL.model], help="one model alone")
-    parser.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
-    parser.add_argument("--without-peers", action="store_true", help="the limit and tidegate alone")
-    chosen = parser.parse_args()
+    options.add_argument("--only", choices=[SAMPLE.model, SMALL.model], help="one model alone")
+    options.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
+    options.add_argument("--without-peers", action="store_true", help="the limit and tidegate alone")
+    chosen = options.parse_args()
     points: dict[tuple[str, int, str], Point] = {}
     with tempfile.TemporaryDirectory(prefix="tidegate-throughput-") as folder:
         for load in (SAMPLE, SMALL):

@@ -189,11 +189,11 @@ def test_running_streams_do_not_stand_still_for_a_prompt(tiny_model: Path, tmp_p
     """Beside a job that writes, a long prompt is computed in pieces that take no longer than a step does; alone,
     in chunks as long as they may be.
     """
-    with engine(tmp_path, prefill_chunk=256, token_gap=1e-6) as talk:
+    with engine(tmp_path, prefill_chunk=1024, token_gap=1e-6) as talk:
         talk.load(tiny_model)
-        alone = talk.run(prompt="x" * 600, max_tokens=1500)
+        alone = talk.run(prompt="x" * 2400, max_tokens=1500)
         talk.until(lambda: talk.tokens(alone), "a token")
-        beside = talk.run(prompt="y" * 600, max_tokens=4)
+        beside = talk.run(prompt="y" * 2400, max_tokens=4)
         talk.result(beside)
         longest = {}
         for key in (alone, beside):
@@ -201,8 +201,8 @@ def test_running_streams_do_not_stand_still_for_a_prompt(tiny_model: Path, tmp_p
                 step["computed"][key] for step in talk.of("step") if key in step.get("computed", {})
             ]
             longest[key] = max(after - before for before, after in itertools.pairwise(told))
-        assert longest[alone] == 256
-        assert longest[beside] <= 128
+        assert longest[alone] == 1024
+        assert longest[beside] <= 512
 
 
 def test_a_job_alone_goes_on_over_the_budget(wide_model: Path, tmp_path: Path) -> None:
