@@ -45,7 +45,9 @@ def parse_bytes(text: str) -> int:
 class Settings(BaseSettings):
     """One process's settings; sizes are bytes, times are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEGATE_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     redis_url: str | None = Field(
         None, description="The Redis or Valkey server; unset: the embedded server of `tidegate up`."
@@ -107,14 +109,19 @@ class Settings(BaseSettings):
         " needed; 0: none; unset: an eighth of the budget.",
     )
     prefill_chunk: Annotated[int, Field(ge=16, le=8192)] = Field(
-        512, description="Prompt tokens computed between two decode steps."
+        512,
+        description="Prompt tokens computed between two decode steps; models are measured anew where it changes.",
     )
     token_gap: Annotated[float, Field(gt=0, le=_LONGEST_SECONDS, allow_inf_nan=False)] = Field(
         0.25,
         description="For how long prompts may keep running streams waiting between two tokens; chunks are made"
         " shorter for it, to 16 tokens at least.",
     )
-    prefill_rows: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Prompts computed together.")
+    prefill_rows: Annotated[int, Field(ge=1, le=64)] = Field(
+        8,
+        description="Waiting prompts computed together: more is faster for many short ones, and takes more memory;"
+        " models are measured anew where it changes.",
+    )
     max_batch: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Jobs that decode together.")
     claim_lookahead: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="How many waiting jobs of a class a claim looks at."
@@ -209,7 +216,9 @@ def load(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "TIDEGATE_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsInvalid(f"{name}={first['input']!r}: {first['msg']}") from None
+        raise SettingsInvalid(
+            f"{name}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def is_missing_folder(source: str) -> bool:

@@ -81,6 +81,7 @@ def worker(settings: Settings) -> None:
     It is `rq worker -w workers.MetalWorker`, with that queue's address.
     """
     insist_on_queue(settings)
+    programs.insist_on_models(settings)
     _become(programs.worker_command(), programs.worker_environment(settings))
 
 

@@ -130,7 +130,9 @@ def insist_on_models(settings: Settings, made_here: Path | None = None) -> None:
         ModelsMissing: nothing is named, or a folder that does not exist.
     """
     if not settings.models:
-        raise ModelsMissing("nothing to serve: set TIDEGATE_MODELS, or give --sample")
+        raise ModelsMissing(
+            "nothing to serve: set TIDEGATE_MODELS; `tidegate up --sample` makes and serves a small model"
+        )
     for source in settings.model_sources.values():
         if is_missing_folder(source) and Path(source) != made_here:
             raise ModelsMissing(f"TIDEGATE_MODELS: the folder {source} does not exist")

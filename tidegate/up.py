@@ -14,6 +14,7 @@ from scheduler.settings import Settings
 from tidegate import cards, programs
 from tidegate.client import MOST_COUNTED, Client
 from tidegate.embedded import insist_on_queue, start_embedded_server
+from tidegate.failures import ProcessFailed
 from tidegate.interruption import Interrupted, Interruption
 from tidegate.processes import Processes
 from tidegate.slowness import telling
@@ -56,7 +57,10 @@ def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> i
 
 
 def _make_sample(settings: Settings, folder: Path, processes: Processes, terminal: Terminal) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProcessFailed(f"TIDEGATE_DATA_DIR: {folder.parent} cannot be made: {error.strerror}") from None
     processes.run(programs.sample_model(settings, folder))
     terminal.done("sample model", programs.SAMPLE_NAME)
 
@@ -122,7 +126,7 @@ def _tell_of_loading(client: Client, model: str, terminal: Terminal) -> None:
     with suppress(TidegateError):
         if not any(said["card"] for said in cards.measured(client.workers(), model)):
             terminal.note(
-                f"loading {model}; the first time it is measured too, which is kept for the next time"
+                f"loading {model}; the first time it is measured too (a minute or two on a slow CPU), which is kept"
             )
 
 

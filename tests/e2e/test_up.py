@@ -193,4 +193,7 @@ def test_nothing_to_serve_is_said_before_anything_starts(up: Up) -> None:
         command, capture_output=True, text=True, env=environment, cwd=up.folder, check=False
     )
     assert result.returncode == 1
-    assert result.stderr == "Error: nothing to serve: set TIDEGATE_MODELS, or give --sample\n"
+    assert (
+        result.stderr
+        == "Error: nothing to serve: set TIDEGATE_MODELS; `tidegate up --sample` makes and serves a small model\n"
+    )

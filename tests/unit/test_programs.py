@@ -104,6 +104,16 @@ def test_a_worker_without_its_queue_says_so(
     assert "hunter2" not in result.output
 
 
+def test_a_worker_without_models_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold memory and serve nothing."""
+    monkeypatch.setattr("os.execve", pytest.fail)
+    monkeypatch.setattr("tidegate.command.insist_on_queue", lambda _: None)
+    monkeypatch.delenv("TIDEGATE_MODELS", raising=False)
+    result = CliRunner().invoke(main, ["worker"])
+    assert result.exit_code == 1
+    assert "TIDEGATE_MODELS" in result.output
+
+
 def test_commands_are_explained_in_full() -> None:
     """The list cuts nothing off on a screen of 80 columns."""
     assert (
@@ -132,6 +142,7 @@ def test_the_worker_is_rqs_on_the_queue_in_use(
     monkeypatch.setenv("TIDEGATE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("TIDEGATE_REDIS_URL", SECRET_URL)
     monkeypatch.setenv("RQ_REDIS_URL", "redis://another")
+    monkeypatch.setenv("TIDEGATE_MODELS", "org/m")
     if start == "tidegate up":
         program = programs.worker(load())
         command, environment = program.command, program.environment

@@ -119,3 +119,23 @@ def test_no_size_is_larger_than_memory_is(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("TIDEGATE_MEMORY_BUDGET", text)
         with pytest.raises(SettingsInvalid, match="TIDEGATE_MEMORY_BUDGET="):
             load()
+
+
+def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files pass on what nobody set."""
+    names = ("REDIS_URL", "MEMORY_BUDGET", "PREFIX_CACHE", "PORT", "MODELS")
+    for name in names:
+        monkeypatch.delenv(f"TIDEGATE_{name}", raising=False)
+    unset = load()
+    for name in names:
+        monkeypatch.setenv(f"TIDEGATE_{name}", "")
+    assert load() == unset
+
+
+def test_a_fault_is_told_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong, and nothing of who found it."""
+    monkeypatch.setenv("TIDEGATE_PREFIX_CACHE", "-1")
+    with pytest.raises(
+        SettingsInvalid, match=r"^TIDEGATE_PREFIX_CACHE='-1': '-1' is not a size such as 18GiB$"
+    ):
+        load()
