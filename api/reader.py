@@ -141,6 +141,7 @@ class Reader:
         while self._wanted():
             try:
                 self._listen()
+                return  # nobody followed: who comes now has another thread
             except Exception as error:  # noqa: BLE001 (whatever it was, every stream lives on the next try)
                 log.warning("steps channel lost", error=type(error).__name__)
                 time.sleep(_RECONNECT_SECONDS)
@@ -206,8 +207,9 @@ def _fresh(batch: list[LoggedEvent], number: int) -> list[LoggedEvent]:
     """What of the batch is above ``number``, up to the event that ends the log."""
     fresh: list[LoggedEvent] = []
     for event in batch:
-        if event.number > number:
+        if event.number > number:  # one that was told twice counts once
             fresh.append(event)
+            number = event.number
             if event.ends:
                 break
     return fresh

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.client import PubSub
 
 from api.mailbox import Mailbox
 from api.reader import REREAD_SECONDS, Reader
@@ -95,13 +96,47 @@ def test_a_gap_is_filled_from_the_log(connection: Redis, reader: Reader) -> None
 
 
 def test_a_repeated_message_changes_nothing(connection: Redis, reader: Reader) -> None:
-    """A step that is told twice is sent once."""
+    """A step that is told twice is sent once, though both are found at one look."""
     stream = reader.follow(JOB)
     listening(connection, stream)
-    write(connection, event(1), event(2))
-    Swapper(connection)(Swap(commands=(publish_command([(JOB, event(1)), (JOB, event(2))]),)))
-    write(connection, event(3))
-    assert numbers(stream, 3) == [1, 2, 3]
+    write(connection, event(1))
+    assert numbers(stream, 1) == [1]
+    assert next(stream) == []  # from here on it is the channel that is heard
+    write(connection, event(2), event(3))
+    Swapper(connection)(Swap(commands=(publish_command([(JOB, event(2)), (JOB, event(3))]),)))
+    write(connection, event(4))
+    (mailbox,) = reader._mailboxes[JOB]
+    wait_until(lambda: len(mailbox._events) == 5, "all that was told")
+    assert numbers(stream, 3) == [2, 3, 4]
+
+
+def test_a_thread_that_nobody_needs_ends_though_somebody_comes(
+    connection: Redis, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while it lets go of its subscription has a thread of its own; never do two tell one stream."""
+    monkeypatch.setattr("api.reader._LINGER_SECONDS", 0.0)
+    stream = reader.follow(JOB)
+    listening(connection, stream)
+    del stream
+    closing, ends, came = PubSub.close, threading.Event(), threading.Event()
+
+    def close_slowly(channel: PubSub) -> None:
+        ends.set()
+        came.wait(10)
+        closing(channel)
+
+    monkeypatch.setattr(PubSub, "close", close_slowly)
+    connection.publish(STEPS_CHANNEL, "[]")  # wakes it up
+    assert ends.wait(10)
+    stream = reader.follow(JOB)
+    assert next(stream) == []
+    came.set()
+    monkeypatch.undo()
+    wait_until(lambda: subscriptions(connection) == 1, "the new thread listens")
+    write(connection, event(1))
+    assert numbers(stream, 1) == [1]
+    names = [each.name for each in threading.enumerate()]
+    assert names.count("steps-reader") == subscriptions(connection) == 1
 
 
 def test_rubbish_on_the_channel_changes_nothing(connection: Redis, reader: Reader) -> None:
