@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import mlx.core as mx
@@ -205,14 +205,21 @@ class ModelBatch:
             self._foreseen = self._foreseen_now(0)(self.chunk_tokens)
         return True
 
-    def foresee(self, room_bytes: int) -> int:
-        """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room."""
+    def foresee(self, room_bytes: int, others: Sequence[ModelBatch] = ()) -> int:
+        """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room.
+
+        Args:
+            room_bytes: what it may add.
+            others: the engine's other batches, whose rows wait for it too.
+        """
         if self._lasts > 0:
             self._lasts -= 1
             return self._foreseen.growth_bytes
         cut_bytes = self._beginnings.note(self._generator, self._next_up)
         prompts = min(self.prompts, self.prefill_rows)
-        longest = self._stride.tokens(prompts, decodes=self.prompts < len(self._jobs))
+        decodes = any(each.prompts < each.running for each in (self, *others))
+        models = 1 + sum(each.prompts > 0 for each in others)
+        longest = self._stride.tokens(prompts, decodes=decodes, models=models)
         chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(LASTING))
         self._lasts = self._foreseen.lasts
         if self._generator is not None:

@@ -229,11 +229,11 @@ class Engine:
 
     def _guard(self, batch: ModelBatch) -> bool:
         """Make room for a batch's next step; False where it has no job left to step."""
-        dropped = False
+        dropped, others = False, [each for each in self._batches.values() if each is not batch]
         while len(batch):
             jobs = sum(each.running for each in self._batches.values())
             used, budget = self._prefixes.used_bytes, self._budget.limit_bytes(jobs)
-            growth = batch.foresee(budget - used)
+            growth = batch.foresee(budget - used, others)
             if self._prefixes.within(budget - growth):
                 continue  # the step's prompts may have begun with what was dropped
             done = dropped or self._budget.dropped(jobs)

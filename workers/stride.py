@@ -49,15 +49,16 @@ class Stride:
     def _step_seconds(self) -> float:
         return statistics.median_low(self._steps) if self._steps else 0.0
 
-    def tokens(self, prompts: int, *, decodes: bool) -> int:
+    def tokens(self, prompts: int, *, decodes: bool, models: int = 1) -> int:
         """The next chunk's length.
 
         Args:
             prompts: that are computed together.
             decodes: whether anybody waits for it.
+            models: that have prompts, each of which computes some between two tokens.
         """
         if not (decodes and prompts and self._prompts):
             return self._chunk_tokens
         tokens, seconds = max(self._prompts)
-        most = max(self._gap_seconds, self._step_seconds) * tokens / seconds / prompts
+        most = max(self._gap_seconds / models, self._step_seconds) * tokens / seconds / prompts
         return max(min(CHUNK_LEAST, self._chunk_tokens), int(min(self._chunk_tokens, most)))

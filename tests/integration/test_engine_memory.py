@@ -205,6 +205,26 @@ def test_running_streams_do_not_stand_still_for_a_prompt(tiny_model: Path, tmp_p
         assert longest[beside] <= 512
 
 
+def test_streams_do_not_stand_still_for_another_models_prompt(tiny_model: Path, tmp_path: Path) -> None:
+    """One loop steps every model's batch, so a prompt keeps all of their streams waiting."""
+    with engine(tmp_path, prefill_chunk=256, token_gap=1e-6) as talk:
+        talk.load(tiny_model)
+        talk.load(tiny_model, "other")
+        longest = []
+        talk.result(talk.run(model="other", prompt="x" * 600, max_tokens=4))
+        for writes in (False, True):
+            if writes:
+                first = talk.run(max_tokens=1500)
+                talk.until(lambda key=first: talk.tokens(key), "a token")
+            key = talk.run(model="other", prompt="y" * 600, max_tokens=4)
+            talk.result(key)
+            told = [step["computed"].get(key) for step in talk.of("step") if "computed" in step]
+            reached = [0, *filter(None, told)]
+            longest.append(max(after - before for before, after in itertools.pairwise(reached)))
+        assert longest[0] == 256
+        assert longest[1] <= 128
+
+
 def test_a_job_alone_goes_on_over_the_budget(wide_model: Path, tmp_path: Path) -> None:
     """The progress rule: a guard's reading stops nobody who is alone."""
     with engine(tmp_path, memory_budget=1 << 20) as talk:

@@ -26,6 +26,7 @@ def test_chunks_are_as_long_as_the_gap_allows() -> None:
     stride = seen((0.5, 200))
     assert stride.tokens(1, decodes=True) == 100
     assert stride.tokens(2, decodes=True) == 50
+    assert stride.tokens(1, decodes=True, models=2) == 50  # another model computes as many in the same loop
 
 
 def test_nobody_who_writes_nobody_who_waits() -> None:
