@@ -170,14 +170,16 @@ class ModelBatch:
         began = time.monotonic()
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
-        seconds, chunk = time.monotonic() - began, 0
+        seconds, parts = time.monotonic() - began, [0]
         took = mx.get_peak_memory() - self._beginnings.kept_bytes
         self.computed = {}
         for response in prompts:
             job = self._by_uid[response.uid]
-            chunk = max(chunk, job.advance(response.progress[0], done=response.end_of_prompt))
+            part = job.advance(response.progress[0], done=response.end_of_prompt)
+            if not response.end_of_prompt:  # the last token is a decode step's
+                parts.append(part)
             self.computed[job.key] = job.computed
-        self._stride.note(seconds, chunk * len(prompts), decodes=bool(responses))
+        self._stride.note(seconds, max(parts) * (len(parts) - 1) or len(prompts), decodes=bool(responses))
         for response in responses:
             if response.prompt_cache is not None:
                 self._beginnings.keep(self._by_uid[response.uid], self._generator, spare, response)

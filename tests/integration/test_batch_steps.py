@@ -1,0 +1,54 @@
+"""What a batch counts of its own steps: tokens of prompts, and for how long what was foreseen holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scheduler.request import read_request
+from tests.engines import MODEL
+from workers.batch import ModelBatch
+from workers.engine_job import RunningJob
+from workers.models import LoadedModel, load_model
+from workers.probe import measure
+from workers.text import JobText
+
+PLENTY = 1 << 40
+CHUNK = 64
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path) -> LoadedModel:
+    """The tiny model."""
+    return load_model(MODEL, str(tiny_model))
+
+
+@pytest.fixture
+def batch(loaded: LoadedModel) -> ModelBatch:
+    """A batch that computes four prompts together."""
+    card = measure(loaded, "cpu", chunk_tokens=CHUNK)
+    return ModelBatch(loaded, card, chunk_tokens=CHUNK, prefill_rows=4, max_batch=8)
+
+
+def add(batch: ModelBatch, key: str, prompt_tokens: int, max_tokens: int) -> None:
+    """A job joins."""
+    request = read_request({"model": MODEL, "prompt": "-", "temperature": 0})
+    text = JobText(batch.loaded.tokenizer, ())
+    batch.add(RunningJob(key, request, "standard", 0.0, [65] * prompt_tokens, [], max_tokens, 1, text))
+
+
+def test_prompts_that_begin_to_decode_are_no_rows_of_a_chunk(
+    batch: ModelBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted as such they would make it seem several times as fast, and the next one several times too long."""
+    noted: list[int] = []
+    monkeypatch.setattr(batch._stride, "note", lambda _, tokens, **__: noted.append(tokens))
+    for at in range(3):
+        add(batch, f"short_{at}", 40, 8)
+    add(batch, "long", 300, 8)
+    for _ in range(3):
+        batch.foresee(PLENTY)
+        batch.step(PLENTY)
+    # Four rows as long as the longest; three that begin to decode beside one row; that row alone.
+    assert noted == [4 * CHUNK, CHUNK, CHUNK]
