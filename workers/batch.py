@@ -139,6 +139,7 @@ class ModelBatch:
         self._forget(job)
         if self._generator is not None:
             self._regrouping.look(self._generator, 0, 0)
+        self._lasts = 0
         return True
 
     def step(self, budget_bytes: int, weights_bytes: int = 0) -> list[JobStep]:

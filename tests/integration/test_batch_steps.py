@@ -52,3 +52,16 @@ def test_prompts_that_begin_to_decode_are_no_rows_of_a_chunk(
         batch.step(PLENTY)
     # Four rows as long as the longest; three that begin to decode beside one row; that row alone.
     assert noted == [4 * CHUNK, CHUNK, CHUNK]
+
+
+def test_what_was_foreseen_of_a_batch_is_not_held_against_a_smaller_one(batch: ModelBatch) -> None:
+    """Who sheds a job asks again what the others take: else more would go than have to."""
+    for at in range(6):
+        add(batch, str(at), 40, 200)
+    for _ in range(6):
+        before = batch.foresee(PLENTY)
+        batch.step(PLENTY)
+    assert batch._lasts > 0, "the premise"
+    for at in range(1, 6):
+        batch.remove(str(at))
+    assert batch.foresee(PLENTY) < 0.6 * before
