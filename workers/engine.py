@@ -191,9 +191,9 @@ class Engine:
             refusal = error if isinstance(error, ClientError) else unread
             self._send({"kind": "refused", "key": key, "error": refusal.body()})
             return
-        self._send(
-            {"kind": "sized", "key": key, "prompt_tokens": len(job.prompt), "max_tokens": job.max_tokens}
-        )
+        self._telling.catch_up(self._prefixes.in_use, self._untold)
+        counts = {"prompt_tokens": len(job.prompt), "max_tokens": job.max_tokens}
+        self._send({"kind": "sized", "key": key} | counts)
         self._ungranted[key] = (batch, job)
 
     def _grant(self, key: str) -> None:

@@ -7,6 +7,7 @@ longer than that, it is every step.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -75,3 +76,10 @@ class Telling:
             memory, self._peak_bytes = in_use(self._peak_bytes), 0
             told |= {"steps": [packed(step, at) for step in steps], "memory": memory}
             self._send({"kind": "step"} | told)
+
+    def catch_up(
+        self, in_use: Callable[[int], dict[str, int]], untold: Callable[[], Iterable[JobStep]]
+    ) -> None:
+        """Tell now what was not told yet: the worker is about to decide by how far the rows are."""
+        self._due_at = -math.inf
+        self.tell((), in_use, untold)

@@ -1,7 +1,8 @@
-"""What a batch counts of its own steps: tokens of prompts, and for how long what was foreseen holds."""
+"""What is counted of a batch's steps: tokens of prompts, for how long what was foreseen holds, how far rows are."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from scheduler.request import read_request
 from tests.engines import MODEL
 from workers.batch import ModelBatch
+from workers.engine import Engine
 from workers.engine_job import RunningJob
 from workers.models import LoadedModel, load_model
 from workers.probe import measure
 from workers.text import JobText
+from workers.wire import Message
 
 PLENTY = 1 << 40
 CHUNK = 64
@@ -65,3 +68,30 @@ def test_what_was_foreseen_of_a_batch_is_not_held_against_a_smaller_one(batch: M
     for at in range(1, 6):
         batch.remove(str(at))
     assert batch.foresee(PLENTY) < 0.6 * before
+
+
+def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
+    """Steps are told some tens of times a second: before a prompt's count, from which the worker decides whether it
+    fits beside them, what they have made since is told.
+    """
+    said: list[Message] = []
+    engine = Engine(said.append)
+    shape = {"chunk_tokens": CHUNK, "prefill_rows": 4, "max_batch": 8, "gap_seconds": 1}
+    limits = {"memory_budget": 1 << 30, "cache_limit": 0, "cards_folder": str(tmp_path)}
+    engine.handle({"kind": "configure"} | limits | shape)
+    engine.handle({"kind": "share", "share_bytes": 1 << 30})
+    engine.handle({"kind": "load", "model": MODEL, "source": str(tiny_model)})
+    run = {"kind": "run", "model": MODEL, "request": {"model": MODEL, "prompt": "Hello", "temperature": 0}}
+    run |= {"priority": "standard", "claimed_at": 0.0, "so_far": [], "max_tokens": 400, "seed": 1}
+    engine.handle(run | {"key": "first"})
+    engine.handle({"kind": "grant", "key": "first"})
+    job = engine._batches[MODEL]._jobs["first"]
+    while len(job.made) < 40:
+        engine.step()
+    engine._telling._due_at = math.inf  # as between two times
+    engine.step()
+    assert job.untold is not None, "the premise"
+    said.clear()
+    engine.handle(run | {"key": "second"})
+    assert [message["kind"] for message in said] == ["step", "sized"]
+    assert said[0]["steps"][0]["tokens"][-1] == job.made[-1] and job.untold is None
