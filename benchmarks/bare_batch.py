@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workers.environment import engine_environment
+from workers.environment import with_fast_blas
 
 END_SECONDS = 10.0
 
@@ -42,13 +42,13 @@ class BareBatch:
 
 @contextmanager
 def bare_batch(model: Path) -> Iterator[BareBatch]:
-    """Start the process, with the BLAS of tidegate's engine, and end it afterwards."""
+    """Start the process, with the BLAS of tidegate's engine and MLX's own defaults, and end it afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.bare_batch", str(model)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=engine_environment(dict(os.environ), preload=True),
+        env=with_fast_blas(dict(os.environ)),
     )
     try:
         yield BareBatch(process)

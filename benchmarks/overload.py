@@ -43,7 +43,7 @@ from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack
 from benchmarks.streaming import Asked, Round, ask
 from scheduler import fleet
-from workers.environment import engine_environment
+from workers.environment import with_fast_blas
 
 MODEL: Final = "large-cache"
 CLIENTS: Final = 24
@@ -177,7 +177,7 @@ def _bare_seconds(model: Path) -> float:
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.bare", str(model), str(ANSWER_TOKENS)],
         input=json.dumps(prompts()),
-        env=engine_environment(dict(os.environ), preload=True),
+        env=with_fast_blas(dict(os.environ)),
         capture_output=True,
         text=True,
         check=True,

@@ -24,7 +24,7 @@ from typing import Final
 import httpx
 import platformdirs
 
-from workers.environment import engine_environment
+from workers.environment import with_fast_blas
 
 MLX: Final = "mlx[cpu]==0.32.4" if sys.platform == "linux" else "mlx==0.32.4"
 INSTALL_SECONDS: Final = 900.0
@@ -140,7 +140,7 @@ def environment(inherited: Mapping[str, str], home: Path) -> dict[str, str]:
     quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "RAPID_MLX_TELEMETRY": "0"}
     homes = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "HF_HOME": str(home / "hub")}
     kept = {key: value for key, value in inherited.items() if not key.startswith(("TIDEGATE_", "PYTHON"))}
-    return engine_environment(kept, preload=True) | quiet | homes
+    return with_fast_blas(kept) | quiet | homes
 
 
 @contextmanager

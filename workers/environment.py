@@ -19,9 +19,15 @@ _ON_LINUX: Final = _SMALL_BUFFERS | _NO_SPINNING
 
 
 def engine_environment(inherited: dict[str, str], *, preload: bool) -> dict[str, str]:
-    """The engine's environment: the worker's, and on Linux a fast BLAS put before the one in MLX's wheel."""
+    """The engine's environment: the worker's, on Linux with what is said above, and a fast BLAS where that is wished."""
     environment = (_ON_LINUX if sys.platform.startswith("linux") else {}) | inherited
-    if preload and sys.platform.startswith("linux") and "LD_PRELOAD" not in environment:
+    return with_fast_blas(environment) if preload else environment
+
+
+def with_fast_blas(inherited: dict[str, str]) -> dict[str, str]:
+    """On Linux a fast BLAS put before the one in MLX's wheel, where one is installed; all else as it was."""
+    environment = dict(inherited)
+    if sys.platform.startswith("linux") and "LD_PRELOAD" not in environment:
         found = [path for pattern in _OPENBLAS for path in sorted(Path("/usr").glob(pattern))]
         if found:
             environment["LD_PRELOAD"] = str(found[0])

@@ -83,6 +83,9 @@ def test_a_peer_asks_nobody_and_has_this_projects_blas() -> None:
     assert made["HF_HUB_OFFLINE"] == made["DO_NOT_TRACK"] == "1"
     assert (made["HOME"], made["PATH"], made["LD_PRELOAD"]) == ("/h", "/bin", "x")
     assert "TIDEGATE_PORT" not in made
+    assert not [
+        name for name in made if name.startswith("MLX_")
+    ]  # what tidegate sets for its engine is its own
 
 
 def test_peers_listen_on_loopback_only_and_are_pinned() -> None:
