@@ -18,6 +18,7 @@ each model. Takes some eleven minutes in all. Prints a table, then one JSON line
 ``SERVER``                  by class: jobs, how many were answered and how many were good, goodput, and seconds to
                             the first text and to the end, p50 and p99 (null: so many were never answered);
                             ``exit`` is how the server ended, null where it still ran
+``failed``                  servers that were not measured, and why: the ratio is without them
 
 With ``--write-docs`` the table and a picture go into ``docs/``.
 """
@@ -83,7 +84,8 @@ def main() -> None:
     found = find_trace()
     load = jobs(read_trace(found) if found else draw_trace(), chosen.seconds, chosen.per_second)
     seconds = load[-1].at_seconds + GRACE_SECONDS
-    trials = []
+    trials: list[Trial] = []
+    missing: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="tidegate-mixed-") as folder:
         models = write_models(Path(folder))
         share = {name: round(each, 2) for name, each in offered(load, models, load[-1].at_seconds).items()}
@@ -94,6 +96,7 @@ def main() -> None:
                 trials.append(run(name, server, load, seconds))
             except PeerFailed as failed:
                 print(failed, file=sys.stderr, flush=True)
+                missing[name] = str(failed)[:500]
                 continue
             print(table(trials[-1:], seconds), flush=True)
     source = (
@@ -105,7 +108,7 @@ def main() -> None:
         "per_second": chosen.per_second,
         "seconds": round(seconds, 1),
     }
-    made |= summary(trials, seconds)
+    made |= summary(trials, seconds) | {"failed": missing}
     print(table(trials, seconds))
     print(json.dumps(made), flush=True)
     if chosen.write_docs:
@@ -206,6 +209,7 @@ def write_docs(trials: Sequence[Trial], made: Mapping[str, Any], docs: Path) -> 
         f"request at a time, {made['load']['batched']} of what it can in batches. Made by `python -m benchmarks.mixed --write-docs` on "
         f"{made['machine']}."
     )
+    text += "".join(f"\n\nNot measured: {name}: {why}" for name, why in made["failed"].items())
     replace_part(docs / "performance.md", "mixed", text)
 
 

@@ -163,11 +163,13 @@ def test_the_docs_get_the_table_and_the_picture(tmp_path: Path) -> None:
         "source": "a trace",
         "machine": "a box",
         "load": {"one_at_a_time": 2.0, "batched": 1.0},
+        "failed": {"gone": "it did not start"},
     }
     mixed.write_docs(trials, made, tmp_path)
     page = (tmp_path / "performance.md").read_text()
     assert "| tidegate | interactive | 1 | 1 | 1 | 1 |" in page
     assert "a box" in page
+    assert "Not measured: gone: it did not start" in page
     assert "<svg" in (tmp_path / "mixed.svg").read_text()
 
 
