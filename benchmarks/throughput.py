@@ -7,8 +7,9 @@ the peers     ``mlx_lm.server``, ``rapid-mlx serve``, ``vllm-mlx serve --continu
 ``tidegate``  the whole stack, streaming over HTTP
 
 Of each model two are measured: the sample model, and a random-weight llama of one layer whose steps take about a
-millisecond. Each point is the middle of several rounds, and in each round all answer in turn; who does not answer is
-stopped meanwhile, so that it takes nothing of the cores. Prints a table, and last one JSON line:
+millisecond. Each of that one's points is the middle of three rounds, in each of which all answer in turn; the sample
+model, whose steps are slow, has one. Peers that do not answer are stopped meanwhile, so that they take nothing of the
+cores; tidegate idles, since a stopped worker would lose its lease. Prints a table, and last one JSON line:
 
 ``worst_ratio_to_limit``    tokens/s of tidegate over the limit's, the least of the sample model's points
 ``small_ratio_to_limit``    the same of the small model, at 32
