@@ -207,7 +207,7 @@ class Engine:
             self._give_up(batch, error, keys)
             return
         if done is not None:
-            self._telling.tell([done], self._prefixes.in_use)
+            self._telling.tell([done], self._prefixes.in_use, self._untold)
 
     def _remove(self, key: str, *, asked: bool = False) -> None:
         self._ungranted.pop(key, None)
