@@ -10,6 +10,8 @@ random-weight model whose step takes well under a millisecond:
 ``jobs_per_s``          one-token jobs through a worker, beside a no-op job through RQ's SimpleWorker
 ``submit_ratio``        jobs accepted a second by POST /v1/jobs over those by a bare Flask view that enqueues one
                         RQ job, and what else :mod:`benchmarks.submission` tells
+``load_ratio`` …        what the start takes, and for how long a prompt keeps a stream waiting: what
+                        :mod:`benchmarks.startup` tells
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from benchmarks import submission
+from benchmarks import startup, submission
 from benchmarks.arguments import parser
+from benchmarks.pages import DOCS, machine, replace_part
 from benchmarks.random_models import write_random_llama
 from benchmarks.stack import Stack, stack, wait_until
 from scheduler.events import read_events
@@ -46,7 +49,9 @@ IDLE_SECONDS = 10.0
 
 def main() -> None:
     """Measure and print."""
-    parser("overhead", __doc__).parse_args()
+    options = parser("overhead", __doc__)
+    options.add_argument("--write-docs", action="store_true", help="put the figures into docs/performance.md")
+    asked = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = write_random_llama(Path(folder) / MODEL, never_stops=True)
         with stack({MODEL: model}) as running, httpx.Client(base_url=running.url, trust_env=False) as http:
@@ -60,7 +65,12 @@ def main() -> None:
                 "jobs_per_s": round(_jobs_per_second(running), 1),
                 "bare_rq_jobs_per_s": round(_bare_rq_jobs_per_second(running), 1),
             }
-    print(json.dumps(figures | submission.measure()))
+    figures |= submission.measure() | startup.measure()
+    if asked.write_docs:
+        told = "\n".join(f"| `{name}` | {figure:,} |" for name, figure in figures.items())
+        text = f"| figure | value |\n|---|---:|\n{told}\n\nMade on {machine()}."
+        replace_part(DOCS / "performance.md", "overhead", text)
+    print(json.dumps(figures))
 
 
 def _body(max_tokens: int) -> dict[str, object]:

@@ -18,7 +18,7 @@ from scheduler.card import ModelCard
 from scheduler.foresight import UNKNOWN, Extents
 from workers.beginnings import Beginnings
 from workers.caches import extents_of, keeps_more
-from workers.engine_job import JobStep, RunningJob, ended, take_token
+from workers.engine_job import JobStep, RunningJob, advance, ended, take_token
 from workers.gauge import one_at_a_time
 from workers.generators import make_generator
 from workers.guard import LASTING, Foreseen, Load, foresee, within
@@ -70,12 +70,12 @@ class ModelBatch:
         self._generator: Any = None  # a Generator, once there was a job
         self._teaching = Teaching()
         self._foreseen = Foreseen()
-        self._lasts = self._share_bytes = 0
+        self._lasts = 0
         self._regrouping = Regrouping()
         self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)
         token_bytes = sum(group.bytes_per_token for group in card.caches)
         self._beginnings = Beginnings(
-            loaded, None if self._keeps_more or card.alone else prefixes, token_bytes
+            loaded, None if self._keeps_more or card.alone else prefixes, token_bytes, self._stride.seconds
         )
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
@@ -122,7 +122,8 @@ class ModelBatch:
                 max_batch=self._max_batch,
             )
         self._jobs[job.key] = job
-        self._lasts = self._share_bytes = 0
+        self._lasts = 0
+        self._teaching.joined()
         return None
 
     @property
@@ -166,21 +167,13 @@ class ModelBatch:
         copied, self._regrouping.left_to_step = self._regrouping.left_to_step, False
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        spare = _AHEAD * self._foreseen.growth_bytes
-        near = before + spare > budget_bytes
+        near = before + (spare := _AHEAD * self._foreseen.growth_bytes) > budget_bytes
         began = time.monotonic()
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
-        seconds, parts = time.monotonic() - began, [0]
-        took = mx.get_peak_memory() - self._beginnings.kept_bytes
-        self.computed = {}
-        for response in prompts:
-            job = self._by_uid[response.uid]
-            part = job.advance(response.progress[0], done=response.end_of_prompt)
-            if not response.end_of_prompt:  # the last token is a decode step's
-                parts.append(part)
-            self.computed[job.key] = job.computed
-        self._stride.note(seconds, max(parts) * (len(parts) - 1) or len(prompts), decodes=bool(responses))
+        seconds, took = time.monotonic() - began, mx.get_peak_memory() - self._beginnings.kept_bytes
+        self.computed, tokens = advance(prompts, self._by_uid)
+        self._stride.note(seconds, tokens, decodes=bool(responses))
         for response in responses:
             if response.prompt_cache is not None:
                 self._beginnings.keep(self._by_uid[response.uid], self._generator, spare, response)
@@ -191,8 +184,7 @@ class ModelBatch:
         alone = not self._regroup(budget_bytes)
         if not copied:  # a step that copies what rows left takes what no job needs
             self._weigh(before, took, weights_bytes or self.loaded.weights_bytes, measured=measured and alone)
-        taken = (self._take(response) for response in responses if response.uid in self._by_uid)
-        steps = [step for step in taken if step is not None]
+        steps = [step for each in responses if each.uid in self._by_uid and (step := self._take(each))]
         if ends := [step for step in steps if step.result]:
             self._regroup(budget_bytes)
         if self._late_errors:
@@ -260,11 +252,7 @@ class ModelBatch:
         """Compare what the step took with what was foreseen."""
         self.peak_bytes = mx.get_peak_memory()
         jobs_bytes = max(jobs_bytes, self.peak_bytes - self._beginnings.kept_bytes)
-        share = (jobs_bytes - weights_bytes) // max(1, len(self._jobs))
-        if share > self._share_bytes:  # since somebody came: else all have seen as much
-            self._share_bytes = share
-            for job in self._jobs.values():
-                job.peak_bytes = max(job.peak_bytes, share)
+        self._teaching.share(self._jobs.values(), jobs_bytes - weights_bytes)
         self._teaching.note(self._foreseen, self.peak_bytes - before_bytes if measured else None)
 
     def told_extents(self) -> Extents | None:
@@ -282,9 +270,8 @@ class ModelBatch:
 
     def abandon(self) -> None:
         """Give up the generator and every job in it."""
-        self._jobs.clear()
-        self._by_uid.clear()
-        self._ended.clear()
+        for each in (self._jobs, self._by_uid, self._ended):
+            each.clear()
         self._lasts = 0
         self._regrouping.begin()
         self._teaching.begin()

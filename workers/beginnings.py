@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import mlx.core as mx
 from mlx_lm.generate import StopSequences
@@ -15,6 +15,11 @@ from workers.models import LoadedModel
 from workers.prefixes import LEAST_TOKENS, Beginning, Prefixes, packed, tokens_alike
 from workers.sampling import make_processors, make_sampler
 
+_FEW_TOKENS: Final = 16
+_LONG_SECONDS: Final = 0.02
+"""Where that few take so long to compute, that few are kept and taken up: a chat template's own system prompt is of
+some twenty."""
+
 
 class Beginnings:
     """One batch's part in what its engine keeps, and what its own running rows have for those that come.
@@ -23,16 +28,29 @@ class Beginnings:
         loaded: the model.
         prefixes: the engine's; None where nothing is kept, as for a model with a cache that cannot be cut.
         token_bytes: what a token takes in all of its caches.
+        seconds: about what so many tokens take to be computed; 0 where nothing is known.
     """
 
-    def __init__(self, loaded: LoadedModel, prefixes: Prefixes | None, token_bytes: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prefixes: Prefixes | None,
+        token_bytes: int,
+        seconds: Callable[[int], float],
+    ) -> None:
         self._loaded, self._prefixes, self._token_bytes = loaded, prefixes, token_bytes
+        self._seconds = seconds
         self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     @property
     def kept_bytes(self) -> int:
         """What is kept, other models' too: there before a step and after it, and none of the jobs'."""
         return self._prefixes.kept_bytes if self._prefixes else 0
+
+    @property
+    def _least(self) -> int:
+        """So many tokens are worth being kept and taken up."""
+        return _FEW_TOKENS if self._seconds(_FEW_TOKENS) >= _LONG_SECONDS else LEAST_TOKENS
 
     def note(self, generator: Any, jobs: Sequence[RunningJob]) -> int:
         """Note what jobs would reuse if they were taken up now; the bytes that are copied out of the batch for it."""
@@ -88,7 +106,7 @@ class Beginnings:
             _, decoding = generator.parts
             at = -1 if left else decoding.uids.index(job.uid)
             tokens = left.all_tokens if left else decoding.tokens[at]
-            if len(tokens) - job.reused < LEAST_TOKENS:
+            if len(tokens) - job.reused < self._least:
                 return
             row = left.prompt_cache if left else decoding.extract_cache(at)
             self._prefixes.keep(self._loaded.name, tokens, row, spare_bytes)
@@ -98,7 +116,7 @@ class Beginnings:
         if self._prefixes is None or not self._prefixes.limit_bytes:
             return 0, None
         tokens = job.prompt + job.so_far
-        kept = self._prefixes.find(self._loaded.name, tokens)
+        kept = self._prefixes.find(self._loaded.name, tokens, self._least)
         at, alike = self._running_alike(generator, tokens)
         if kept is not None and kept.tokens >= alike:
             return kept.tokens, kept
@@ -107,12 +125,13 @@ class Beginnings:
     def _running_alike(self, generator: Any, tokens: Sequence[int]) -> tuple[int, int]:
         """Of the rows that decode the one that begins most like these tokens: where it is, and how many; 0 of none."""
         _, decoding = generator.parts
-        first, wanted = tokens[:LEAST_TOKENS], packed(tokens[:-1])
+        least = self._least
+        first, wanted = tokens[:least], packed(tokens[:-1])
         found = (0, 0)
         if len(wanted) < len(packed(first)):
             return found
         for at, row in enumerate(decoding.tokens):
-            if row[:LEAST_TOKENS] == first and can_be_cut(decoding.prompt_cache, len(row)):
+            if row[:least] == first and can_be_cut(decoding.prompt_cache, len(row)):
                 found = max(found, (at, tokens_alike(packed(row), wanted)), key=lambda each: each[1])
         return found
 

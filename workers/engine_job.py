@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -200,3 +201,25 @@ def packed(step: JobStep, now: float) -> Message:
     """A step for the worker, its empty fields left out."""
     fields = {name: getattr(step, name) for name in step.__slots__}
     return {name: value for name, value in fields.items() if value} | {"at": now}
+
+
+def advance(prompts: Iterable[Any], jobs: Mapping[int, RunningJob]) -> tuple[dict[str, int], int]:
+    """Note how far prompts are.
+
+    Args:
+        prompts: a generator's word of each.
+        jobs: by the generator's numbers.
+
+    Returns:
+        The prompts' tokens that are computed, by key; and how many the generator computed together for it, padding
+        counted: a prompt's last token is a decode step's.
+    """
+    computed: dict[str, int] = {}
+    parts = [0]
+    for told in prompts:
+        job = jobs[told.uid]
+        part = job.advance(told.progress[0], done=told.end_of_prompt)
+        if not told.end_of_prompt:
+            parts.append(part)
+        computed[job.key] = job.computed
+    return computed, max(parts) * (len(parts) - 1) or len(computed)

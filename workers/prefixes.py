@@ -21,7 +21,7 @@ from workers.caches import flat
 from workers.wire import Message
 
 LEAST_TOKENS: Final = 64
-"""Fewer are computed about as soon as they are copied."""
+"""Fewer are computed about as soon as they are copied, by a model that computes them quickly."""
 
 _MOST: Final = 256
 """Entries: a look compares each."""
@@ -87,11 +87,17 @@ class Prefixes:
         told["cache_bytes"] += self.kept_bytes
         return told | {"prefix_cache_bytes": self.kept_bytes}
 
-    def find(self, model: str, tokens: Sequence[int]) -> Beginning | None:
-        """The longest beginning of these tokens that is kept, at least one left to compute; None where none is."""
-        if not self._kept or len(tokens) <= LEAST_TOKENS:
+    def find(self, model: str, tokens: Sequence[int], least: int = LEAST_TOKENS) -> Beginning | None:
+        """The longest beginning of these tokens that is kept, at least one left to compute; None where none is.
+
+        Args:
+            model: whose.
+            tokens: of a prompt.
+            least: how many must be alike.
+        """
+        if not self._kept or len(tokens) <= least:
             return None
-        wanted, best, longest = packed(tokens[:-1]), None, LEAST_TOKENS - 1
+        wanted, best, longest = packed(tokens[:-1]), None, least - 1
         for key in reversed(self._kept):
             if key[0] == model and (alike := tokens_alike(key[1], wanted)) > longest:
                 best, longest = key, alike

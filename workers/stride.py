@@ -49,6 +49,11 @@ class Stride:
     def _step_seconds(self) -> float:
         return statistics.median_low(self._steps) if self._steps else 0.0
 
+    def seconds(self, prompt_tokens: int) -> float:
+        """About what so many tokens of a prompt take; 0 where nothing is known."""
+        tokens, seconds = max(self._prompts, default=(1, 0.0))
+        return seconds / tokens * prompt_tokens
+
     def tokens(self, prompts: int, *, decodes: bool, models: int = 1) -> int:
         """The next chunk's length.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from scheduler.card import ModelCard
 from scheduler.foresight import Kind
 from scheduler.learning import Margins
+from workers.engine_job import RunningJob
 from workers.guard import Foreseen
 
 _MEASURED_FIRST: Final = 8
@@ -21,11 +23,23 @@ class Teaching:
     def __init__(self) -> None:
         self._margins = Margins()
         self._steps_seen: dict[Kind, int] = {"prefill": 0, "decode": 0}
-        self._most_bytes = 0
+        self._most_bytes = self._share_bytes = 0
 
     def begin(self) -> None:
         """Other jobs come: what the largest step takes is theirs to say."""
         self._most_bytes = 0
+
+    def joined(self) -> None:
+        """Somebody came, who has seen none of the steps before."""
+        self._share_bytes = 0
+
+    def share(self, jobs: Collection[RunningJob], took_bytes: int) -> None:
+        """Note what is each job's of what a step took; where it was as much since the last one came, all have it."""
+        share = took_bytes // max(1, len(jobs))
+        if share > self._share_bytes:
+            self._share_bytes = share
+            for job in jobs:
+                job.peak_bytes = max(job.peak_bytes, share)
 
     def asks_for(self, step: Foreseen) -> bool:
         """Whether the next step is measured: one in a few of those that make peaks."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from scheduler.foresight import LATE_TOKENS
 from workers.engine_job import JobStep, packed
 from workers.wire import Message
 
@@ -28,7 +29,7 @@ class Telling:
 
     def __init__(self, send: Callable[[Message], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._send, self._clock = send, clock
-        self._due_at = 0.0
+        self._due_at, self._loops = 0.0, 0
         self._peak_bytes = 0
         self._quiet: list[float] = []
         """Seconds of the loops that computed no prompt, since they were last told."""
@@ -58,14 +59,16 @@ class Telling:
             extents: the caches that it changed, by model.
         """
         self._peak_bytes = max(self._peak_bytes, peak_bytes)
-        if seconds is not None and not computed:
-            self._quiet.append(seconds)
+        if seconds is not None:
+            self._loops += 1
+            if not computed:
+                self._quiet.append(seconds)
         steps, now = [*urgent], self._clock()
         told: dict[str, Any] = {"computed": computed, "reused": reused, "extents": extents}
         if computed:
             told["seconds"] = seconds
         if now >= self._due_at:
-            self._due_at = now + TELL_SECONDS
+            self._due_at, self._loops = now + TELL_SECONDS, 0
             steps += untold()
             if self._quiet and not computed:
                 told["seconds"] = sum(self._quiet) / len(self._quiet)
@@ -80,6 +83,7 @@ class Telling:
     def catch_up(
         self, in_use: Callable[[int], dict[str, int]], untold: Callable[[], Iterable[JobStep]]
     ) -> None:
-        """Tell now what was not told yet: the worker is about to decide by how far the rows are."""
-        self._due_at = -math.inf
-        self.tell((), in_use, untold)
+        """Tell now what was not told of more loops than are foreseen to be: the worker is about to decide by that."""
+        if self._loops > LATE_TOKENS // 2:  # more follow until it has decided
+            self._due_at = -math.inf
+            self.tell((), in_use, untold)

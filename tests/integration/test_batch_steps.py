@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.foresight import LATE_TOKENS
 from scheduler.request import read_request
 from tests.engines import MODEL
 from workers.batch import ModelBatch
@@ -14,6 +15,7 @@ from workers.engine import Engine
 from workers.engine_job import RunningJob
 from workers.models import LoadedModel, load_model
 from workers.probe import measure
+from workers.stride import Stride
 from workers.text import JobText
 from workers.wire import Message
 
@@ -70,10 +72,8 @@ def test_what_was_foreseen_of_a_batch_is_not_held_against_a_smaller_one(batch: M
     assert batch.foresee(PLENTY) < 0.6 * before
 
 
-def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
-    """Steps are told some tens of times a second: before a prompt's count, from which the worker decides whether it
-    fits beside them, what they have made since is told.
-    """
+def an_engine(model: Path, folder: Path) -> tuple[Engine, list[Message]]:
+    """One in this process, its model loaded; and what it says."""
     said: list[Message] = []
     engine = Engine(said.append)
     shape = {"chunk_tokens": CHUNK, "prefill_rows": 4, "max_batch": 8, "gap_seconds": 1}
@@ -81,6 +81,14 @@ def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, t
     engine.handle({"kind": "configure"} | limits | shape)
     engine.handle({"kind": "share", "share_bytes": 1 << 30})
     engine.handle({"kind": "load", "model": MODEL, "source": str(tiny_model)})
+    return engine, said
+
+
+def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
+    """Steps are told some tens of times a second: before a prompt's count, from which the worker decides whether it
+    fits beside them, what they have made since is told.
+    """
+    engine, said = an_engine(tiny_model, tmp_path)
     run = {"kind": "run", "model": MODEL, "request": {"model": MODEL, "prompt": "Hello", "temperature": 0}}
     run |= {"priority": "standard", "claimed_at": 0.0, "so_far": [], "max_tokens": 400, "seed": 1}
     engine.handle(run | {"key": "first"})
@@ -88,10 +96,30 @@ def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, t
     job = engine._batches[MODEL]._jobs["first"]
     while len(job.made) < 40:
         engine.step()
-    engine._telling._due_at = math.inf  # as between two times
-    engine.step()
+    engine._telling._due_at, engine._telling._loops = math.inf, 0  # as between two times
+    for _ in range(LATE_TOKENS):
+        engine.step()
     assert job.untold is not None, "the premise"
     said.clear()
     engine.handle(run | {"key": "second"})
     assert [message["kind"] for message in said] == ["step", "sized"]
     assert said[0]["steps"][0]["tokens"][-1] == job.made[-1] and job.untold is None
+
+
+@pytest.mark.parametrize(("seconds", "reused"), [(1.0, 20), (0.001, 0)])
+def test_few_tokens_are_taken_up_where_they_take_long(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, reused: int
+) -> None:
+    """A chat template's own system prompt has some twenty: a model that computes them in a moment computes them."""
+    engine, said = an_engine(tiny_model, tmp_path)
+    monkeypatch.setattr(Stride, "seconds", lambda _, tokens: seconds * tokens / 16)
+    for name in ("first", "second"):
+        request = {"model": MODEL, "prompt": "a system prompt. now" + name, "temperature": 0}
+        run = {"kind": "run", "key": name, "model": MODEL, "request": request, "priority": "standard"}
+        engine.handle(run | {"claimed_at": 0.0, "so_far": [], "max_tokens": 4, "seed": 1})
+        engine.handle({"kind": "grant", "key": name})
+        while engine.busy:
+            engine.step()
+    results = [step["result"] for message in said for step in message.get("steps", ()) if "result" in step]
+    cached = [result["usage"]["prompt_tokens_details"]["cached_tokens"] for result in results]
+    assert cached == [0, reused]

@@ -94,7 +94,7 @@ class House:
         self.asked: list[dict[str, int]] = []
         sharing: Any = SimpleNamespace(ask=self.asked.append)
         self.hearing = Hearing(
-            Settings(),
+            Settings(prefill_rows=4),
             supervisor,
             desk,
             self.residency,
