@@ -59,8 +59,7 @@ class ModelBatch:
         prefixes: Prefixes | None = None,
     ) -> None:
         self.loaded, self.card = loaded, card
-        self.chunk_tokens = chunk_tokens
-        self.prefill_rows = 1 if card.alone else prefill_rows
+        self.chunk_tokens, self.prefill_rows = chunk_tokens, 1 if card.alone else prefill_rows
         self._max_batch = max_batch
         self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
@@ -68,8 +67,7 @@ class ModelBatch:
         self._late_errors = late_errors
         self._ended: list[JobStep] = []  # told once the step after them has not failed
         self._generator: Any = None  # a Generator, once there was a job
-        self._teaching = Teaching()
-        self._foreseen = Foreseen()
+        self._teaching, self._foreseen = Teaching(), Foreseen()
         self._lasts = 0
         self._regrouping = Regrouping()
         self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)

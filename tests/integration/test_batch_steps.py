@@ -77,10 +77,10 @@ def an_engine(model: Path, folder: Path) -> tuple[Engine, list[Message]]:
     said: list[Message] = []
     engine = Engine(said.append)
     shape = {"chunk_tokens": CHUNK, "prefill_rows": 4, "max_batch": 8, "gap_seconds": 1}
-    limits = {"memory_budget": 1 << 30, "cache_limit": 0, "cards_folder": str(tmp_path)}
+    limits = {"memory_budget": 1 << 30, "cache_limit": 0, "cards_folder": str(folder)}
     engine.handle({"kind": "configure"} | limits | shape)
     engine.handle({"kind": "share", "share_bytes": 1 << 30})
-    engine.handle({"kind": "load", "model": MODEL, "source": str(tiny_model)})
+    engine.handle({"kind": "load", "model": MODEL, "source": str(model)})
     return engine, said
 
 
