@@ -111,8 +111,8 @@ def test_few_tokens_are_taken_up_where_they_take_long(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, reused: int
 ) -> None:
     """A chat template's own system prompt has some twenty: a model that computes them in a moment computes them."""
-    engine, said = an_engine(tiny_model, tmp_path)
     monkeypatch.setattr(Stride, "seconds", lambda _, tokens: seconds * tokens / 16)
+    engine, said = an_engine(tiny_model, tmp_path)
     for name in ("first", "second"):
         request = {"model": MODEL, "prompt": "a system prompt. now" + name, "temperature": 0}
         run = {"kind": "run", "key": name, "model": MODEL, "request": request, "priority": "standard"}
