@@ -14,7 +14,8 @@ from typing import Final
 from workers.guard import CHUNK_LEAST
 
 _LOOPS: Final = 4
-"""That decide, of each kind; of those with prompts the largest, as short ones show little of what long ones take."""
+"""That are looked back on, of each kind. Of those with prompts the last decides: tokens far into a long prompt take
+longer, and few together longer each; but not one of so few that it shows little of what a chunk takes."""
 
 
 class Stride:
@@ -51,8 +52,14 @@ class Stride:
 
     def seconds(self, prompt_tokens: int) -> float:
         """About what so many tokens of a prompt take; 0 where nothing is known."""
-        tokens, seconds = max(self._prompts, default=(1, 0.0))
+        tokens, seconds = self._chunk if self._prompts else (1, 0.0)
         return seconds / tokens * prompt_tokens
+
+    @property
+    def _chunk(self) -> tuple[int, float]:
+        """The chunk by which the next one is made: its tokens and seconds."""
+        chunks = (each for each in reversed(self._prompts) if each[0] >= CHUNK_LEAST)
+        return next(chunks, max(self._prompts))
 
     def tokens(self, prompts: int, *, decodes: bool, models: int = 1) -> int:
         """The next chunk's length.
@@ -64,6 +71,6 @@ class Stride:
         """
         if not (decodes and prompts and self._prompts):
             return self._chunk_tokens
-        tokens, seconds = max(self._prompts)
+        tokens, seconds = self._chunk
         most = max(self._gap_seconds / models, self._step_seconds) * tokens / seconds / prompts
         return max(min(CHUNK_LEAST, self._chunk_tokens), int(min(self._chunk_tokens, most)))

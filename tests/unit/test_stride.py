@@ -57,9 +57,21 @@ def test_where_a_step_takes_longer_than_the_gap_prompts_may_too() -> None:
 
 
 def test_short_prompts_do_not_make_long_ones_slow() -> None:
-    """A pass over one token takes as long as one over many: the largest of the last loops decides, old ones go."""
+    """A pass over one token takes as long as one over many: the last chunk that is one decides, old ones go."""
     assert seen((0.1, 1), (0.5, 200), (0.1, 1)).tokens(1, decodes=True) == 100
     assert seen((0.5, 200), *[(0.5, 20)] * 4).tokens(1, decodes=True) == CHUNK_LEAST
+
+
+def test_the_gap_is_kept_where_a_chunk_costs_more_than_its_tokens() -> None:
+    """A tenth of a second for each, and a millisecond a token, which a long context makes three: 50 tokens at last."""
+    stride = seen((0.612, 512))
+    taken = []
+    for _ in range(6):
+        tokens = stride.tokens(1, decodes=True)
+        taken.append(0.1 + 0.003 * tokens)
+        stride.note(taken[-1], tokens, decodes=True)
+    assert max(taken[2:]) <= 1.1 * GAP
+    assert 0.8 * GAP <= taken[-1] <= 1.05 * GAP
 
 
 def test_without_a_bound_there_is_none() -> None:
