@@ -4,11 +4,15 @@
 
 PYTHON  =
 ARGS    =
+CASES   = 200
+SECONDS = 60
 UV_PIN  = uv==0.13.9
+AUDIT   = pip-audit==2.10.1
 PY      = .venv/bin/python
 STAMP   = .venv/.set-up
+BROWSER = .venv/.browser
 
-.PHONY: help setup run test check format readme lock clean
+.PHONY: help setup run test contract fuzz check audit format readme screenshots lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -18,15 +22,24 @@ setup: $(STAMP) ## Create or renew the environment in .venv from requirements.lo
 run: $(STAMP) ## Start everything, with the sample model; ARGS=--once stops after the first answer
 	@$(PY) -m tidegate up --sample $(ARGS)
 
-test: $(STAMP) ## Run the whole test suite; ARGS go to pytest
+test: $(STAMP) $(BROWSER) ## Run the whole test suite; ARGS go to pytest
 	@$(PY) -m pytest $(ARGS)
 
-check: $(STAMP) ## Lint, check types and imports, run the tests
+contract: $(STAMP) ## Thousands of drawn requests against the OpenAPI document; CASES are for each route and way of drawing; from 8 on, each route must succeed once
+	@CONTRACT_EXAMPLES=$(CASES) $(PY) -m pytest -s tests/contract/test_schemathesis.py $(ARGS)
+
+fuzz: $(STAMP) ## Bad input to everything that reads some, for SECONDS in all; ARGS name targets; one JSON line of counts
+	@$(PY) -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+check: $(STAMP) $(BROWSER) ## Lint, check types and imports, run the tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadgroup
+
+audit: .venv/.uv ## Ask the Python advisory database about the lock's versions; needs a network, and fails without
+	@sh .ci/audit "$(AUDIT)" $(ARGS)
 
 format: $(STAMP) ## Format the code and mend what ruff can
 	$(PY) -m ruff check --fix .
@@ -34,6 +47,9 @@ format: $(STAMP) ## Format the code and mend what ruff can
 
 readme: $(STAMP) ## Renew the parts of the README that are made from the code
 	@$(PY) -m tests.made_parts
+
+screenshots: $(STAMP) $(BROWSER) ## Renew the pictures of the page in docs/screenshots
+	@$(PY) -m tests.browser.screenshots $(ARGS)
 
 lock: .venv/.uv ## Renew requirements.lock from pyproject.toml; ARGS=--upgrade takes what is newest
 	@sh .ci/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
@@ -62,5 +78,10 @@ clean: ## Remove the environment and the caches; models and queues in the data f
 $(STAMP): .venv/.uv requirements.lock pyproject.toml
 	@sh .ci/uv pip sync --require-hashes requirements.lock
 	@sh .ci/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
-	@sh .ci/openblas
+	@sh .ci/packages speed
 	@touch $(STAMP)
+
+# Only who tests needs a browser, and it is large: `make run` and `make setup` do without.
+$(BROWSER): $(STAMP)
+	@sh .ci/packages browser
+	@touch $(BROWSER)

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
-import structlog
-from flask import Response, g
+from flask import Response, g, request
 from flask_openapi3.openapi import OpenAPI
 from redis import Redis
 
-from api import capacity, chat, errors, health, job_stream, jobs, models
-from api.answers import answer
-from api.json_body import JsonRequest
-from api.reader import Reader
+from api import (
+    batches,
+    capacity,
+    chat,
+    completions,
+    cors,
+    crowd,
+    docs_page,
+    errors,
+    files,
+    gate,
+    health,
+    job_stream,
+    jobs,
+    limits,
+    metering,
+    metrics,
+    models,
+    page,
+    responses,
+    staying,
+    tide,
+    traced,
+)
+from api.batch_endpoints import ENDPOINTS
+from api.document import document
 from api.schemas import ErrorAnswer
-from api.services import EXTENSION, Services
+from api.services import EXTENSION, Services, make_services
 from api.spec import INFO
 from api.store import connect
-from scheduler.lifecycle import Lifecycle
+from api.upload import UploadRequest
+from scheduler import process_log
+from scheduler.errors import ClientError
 from scheduler.settings import Settings, load
 
 _HEADERS: Final = tuple(
@@ -35,7 +58,42 @@ _HEADERS: Final = tuple(
 class Application(OpenAPI):
     """Flask with an OpenAPI document, whose requests have strict JSON."""
 
-    request_class = JsonRequest
+    request_class = UploadRequest
+
+    def begin(self) -> None:
+        """A server's process begins to serve: batches and webhooks that another left under way go on."""
+        self._services.feeder.wake()
+        self._services.sender.start()
+
+    def listen_on(self, hosts: Iterable[str]) -> None:
+        """Take note of the addresses that the server listens on.
+
+        Raises:
+            SettingsInvalid: these may not be without API keys, and there are none.
+        """
+        gate.listen_on(self, hosts)
+
+    def end(self) -> None:
+        """A server's process ends.
+
+        Webhooks that it has not sent, and batches that it fed, are another's at once; who watches the tide comes back.
+        """
+        self._services.tide.close()
+        self._services.sender.close()
+        self._services.feeder.close()
+        traced.close(self._services.lifecycle)
+
+    @property
+    def _services(self) -> Services:
+        found: Services = self.extensions[EXTENSION]
+        return found
+
+    @property
+    def api_doc(self) -> dict[str, Any]:
+        """The document, made when it is first asked for."""
+        if not self.spec_json:
+            self.spec_json = document(self)
+        return self.spec_json
 
 
 def create_app(settings: Settings | None = None, connection: Redis | None = None) -> Application:
@@ -52,8 +110,7 @@ def create_app(settings: Settings | None = None, connection: Redis | None = None
     """
     if settings is None:  # a server's own process, whose log this is
         settings = load()
-        level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+        process_log.begin(settings)
     connection = connection or connect(settings)
     app = Application(
         __name__,
@@ -65,19 +122,51 @@ def create_app(settings: Settings | None = None, connection: Redis | None = None
         static_folder=None,
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes + 1  # the first length that is refused
-    app.extensions[EXTENSION] = Services(settings, Lifecycle(connection, settings), Reader(connection))
-    for room in (jobs, job_stream, capacity, chat, models):
+    app.extensions[EXTENSION] = make_services(connection, settings, ENDPOINTS)
+    for room in (
+        jobs,
+        job_stream,
+        capacity,
+        tide,
+        chat,
+        completions,
+        responses,
+        models,
+        files,
+        batches,
+        health,
+        docs_page,
+        metrics,
+    ):
         app.register_api(room.routes)
-    app.register_blueprint(health.routes)
-    app.add_url_rule("/openapi.json", "openapi", lambda: answer(app.api_doc))
+    traced.install(app)
+    metering.install(app)
+    app.register_blueprint(page.routes)
     app.before_request(_name_request)
+    app.before_request(_refuse_odd_query)
     app.after_request(_finish)
+    cors.install(
+        app, settings.cors_origins
+    )  # before the gate: a browser asks without a key whether it may send one
+    gate.install(app)
+    crowd.install(app)
+    staying.install(app)
+    limits.install(app)
     errors.install(app)
+    metrics.install(app)
     return app
 
 
 def _name_request() -> None:
     g.request_id = f"req_{secrets.token_hex(12)}"
+
+
+def _refuse_odd_query() -> None:
+    """A query of other bytes than UTF-8, on which Werkzeug would fail wherever it is first asked for."""
+    try:
+        request.query_string.decode()
+    except UnicodeDecodeError as error:
+        raise ClientError("invalid_request", f"the query is not UTF-8 (byte {error.start})") from None
 
 
 def _finish(response: Response) -> Response:

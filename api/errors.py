@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import NoReturn
+from typing import NoReturn, get_type_hints
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
+from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import ValidationError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from werkzeug.exceptions import HTTPException, NotFound
+from redis.exceptions import RedisError, ResponseError
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
 from api.answers import answer
-from scheduler.errors import ClientError, StoreUnavailable
+from api.http_worker import BodyLate
+from api.limits import limit_headers
+from api.services import services
+from scheduler.errors import ClientError
+from scheduler.measures import StorePart
 from scheduler.request import invalid_request
+from scheduler.round_trip import is_foreign
+from scheduler.swap import STORE_ERRORS, says_away
 
 _CODES = {
     405: "method_not_allowed",
-    413: "body_too_large",
     415: "unsupported_media_type",
 }
 
@@ -30,7 +36,9 @@ log = structlog.get_logger(__name__)
 def error_headers(error: ClientError) -> dict[str, str]:
     """What tells a client, the OpenAI one among them, whether and when to try again."""
     if error.retry_after is not None:
-        return {"Retry-After": str(error.retry_after)}
+        return {"Retry-After": str(error.retry_after)} | limit_headers(error.numbers)
+    if error.row.status == HTTPStatus.UNAUTHORIZED:
+        return {"x-should-retry": "false", "WWW-Authenticate": "Bearer"}
     return {"x-should-retry": "false"}
 
 
@@ -46,7 +54,14 @@ def store_unavailable() -> ClientError:
 
 def refuse_invalid(error: ValidationError) -> NoReturn:
     """What flask-openapi3 calls where a path, a query or a body does not validate."""
-    raise invalid_request(error) from None
+    raise invalid_request(error, _fields(error.title)) from None
+
+
+def _fields(title: str) -> Iterable[str]:
+    """The fields of what the present route asks for under a model's name."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    asked = get_type_hints(inspect.unwrap(view)).values() if view is not None else ()
+    return next((kind.model_fields for kind in asked if getattr(kind, "__name__", None) == title), ())
 
 
 def install(app: Flask) -> None:
@@ -54,8 +69,11 @@ def install(app: Flask) -> None:
     app.register_error_handler(ClientError, error_answer)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(NotFound, _no_route)
-    for kind in (StoreUnavailable, RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError):
-        app.register_error_handler(kind, lambda error: error_answer(_store_error(error)))
+    app.register_error_handler(RequestEntityTooLarge, _too_large)
+    for broken in (ParseException, NoMoreData):
+        app.register_error_handler(broken, _unreadable)
+    for kind in STORE_ERRORS:
+        app.register_error_handler(kind, _store_error)
     app.register_error_handler(Exception, _bug)
 
 
@@ -78,9 +96,41 @@ def _no_route(_: NotFound) -> Response:
     return error_answer(ClientError("not_found", f"no such route: {request.method} {request.path[:256]}"))
 
 
-def _store_error(error: Exception) -> ClientError:
+def _too_large(_: RequestEntityTooLarge) -> Response:
+    """A body, or a form with a file, which alone has a bound of its own."""
+    settings = services().settings
+    most, reason = (
+        settings.max_body_bytes,
+        "the body is over the {:,} bytes that are taken (TIDEGATE_MAX_BODY_BYTES)",
+    )
+    if request.max_content_length != current_app.config["MAX_CONTENT_LENGTH"]:
+        most, reason = (
+            settings.max_file_bytes,
+            "the form is too large: files of {:,} bytes are taken (TIDEGATE_MAX_FILE_BYTES)",
+        )
+    return error_answer(ClientError("body_too_large", reason.format(most), limit_bytes=most))
+
+
+def _unreadable(error: Exception) -> Response:
+    """A body whose pieces are not framed as HTTP has them, which gunicorn finds when it is read; or one that is late."""
+    framed = "the body is not framed as HTTP/1.1 has it"
+    return error_answer(ClientError("invalid_request", str(error) if isinstance(error, BodyLate) else framed))
+
+
+def _store_error(error: Exception) -> Response:
+    if isinstance(error, ResponseError) and is_foreign(error):
+        return _foreign(error)
+    if isinstance(error, RedisError) and not says_away(error):
+        return _bug(error)
+    services().lifecycle.tally.count("store_failures", StorePart.REQUEST.value)
     log.warning("store unavailable", error=type(error).__name__)
-    return store_unavailable()
+    return error_answer(store_unavailable())
+
+
+def _foreign(error: ResponseError) -> Response:
+    """A key is of another type than this project's own."""
+    log.warning("the queue's server holds what others wrote", error=str(error)[:200])
+    return error_answer(ClientError("internal_error", "a key of the queue's server holds what others wrote"))
 
 
 def _bug(error: Exception) -> Response:

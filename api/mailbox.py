@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from queue import Empty, SimpleQueue
 
-from scheduler.events import LoggedEvent
+from scheduler.events import Kind, LoggedEvent
 
 
 class Mailbox:
@@ -21,11 +21,16 @@ class Mailbox:
         self._events: deque[LoggedEvent] = deque()
         self._stale = True
         self._rung = True
+        self._gone: list[LoggedEvent] = []
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._bell.put(None)
 
     def put(self, event: LoggedEvent) -> None:
-        """Leave an event. Where the log is to be read anyway, it will be found there."""
+        """Leave an event. Where the log is to be read anyway, it will be found there, but not that the log is gone."""
+        if event.kind is Kind.DELETED:
+            self._gone.append(event)
+            self.mark_stale()
+            return
         if self._stale:
             return
         if len(self._events) >= self._capacity:
@@ -51,7 +56,7 @@ class Mailbox:
         self._rung = False
         if self._stale:
             self._stale = False
-            return None
+            return self._gone or None
         taken: list[LoggedEvent] = []
         try:
             while True:

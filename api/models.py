@@ -9,11 +9,12 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from api.answers import answer
-from api.schemas import ModelAnswer, ModelList, ModelPath
+from api.caller import caller
+from api.openai_schemas import ModelAnswer, ModelList, ModelPath
 from api.services import services
 from api.spec import ERRORS
-from scheduler.errors import ClientError
-from scheduler.fleet import ready_models
+from scheduler.fleet import state_of
+from scheduler.refusals import not_served
 
 routes = APIBlueprint("models", __name__, abp_tags=[Tag(name="openai")], abp_responses=ERRORS)
 
@@ -21,24 +22,24 @@ routes = APIBlueprint("models", __name__, abp_tags=[Tag(name="openai")], abp_res
 @routes.get("/v1/models", responses={200: ModelList})
 def list_models() -> Response:
     """List the served models."""
-    ready = _ready()
-    return answer({"object": "list", "data": [_model(name, ready) for name in services().lifecycle.models()]})
+    return answer({"object": "list", "data": [_model(name) for name in _names()]})
 
 
 @routes.get("/v1/models/<path:model_id>", responses={200: ModelAnswer})
 def get_model(path: ModelPath) -> Response:
     """Look at a served model."""
-    if path.model_id not in services().lifecycle.models():
-        message = f"the model {path.model_id[:256]!r} is not served here"
-        raise ClientError("model_not_found", message, param="model")
-    return answer(_model(path.model_id, _ready()))
+    if path.model_id not in (names := _names()):
+        raise not_served(path.model_id, names)
+    return answer(_model(path.model_id))
 
 
-def _ready() -> set[str]:
-    """The models that a live worker takes jobs for."""
-    return ready_models(services().lifecycle.workers())
+def _names() -> list[str]:
+    """The served models that the caller may use."""
+    return [name for name in services().lifecycle.models() if caller().may_use(name)]
 
 
-def _model(name: str, ready: set[str]) -> dict[str, Any]:
+def _model(name: str) -> dict[str, Any]:
+    state = state_of(services().lifecycle.workers(), name)
     # OpenAI's clients insist on a time of creation; what is served here has none.
-    return {"id": name, "object": "model", "created": 0, "owned_by": "tidegate", "ready": name in ready}
+    model = {"id": name, "object": "model", "created": 0, "owned_by": "tidegate"}
+    return model | {"ready": state != "unserved", "state": state}

@@ -21,8 +21,9 @@ from redis.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from api.absence import Absence
 from api.mailbox import Mailbox
-from scheduler.events import STEPS_CHANNEL, LoggedEvent, parse_step, read_events
+from scheduler.events import STEPS_CHANNEL, Kind, LoggedEvent, parse_step, read_events
 
 TICK_SECONDS: Final = 1.0
 """How long a stream waits in silence before it looks up: whether its client is there, what time it is."""
@@ -55,6 +56,7 @@ class Reader:
         self._thread: threading.Thread | None = None
         self._last_left = 0.0
         self._closed = False
+        self.absence = Absence("streams")
 
     @property
     def followed(self) -> int:
@@ -66,8 +68,8 @@ class Reader:
         """A job's events with numbers above ``after``, up to the one that ends it.
 
         They come in lists: what there was at one look. A list is empty where a look brought nothing, and after
-        each :data:`TICK_SECONDS` of silence. While the server does not answer there is silence, and then the
-        stream goes on.
+        each :data:`TICK_SECONDS` of silence. Where the log was deleted, ``deleted`` is the last that comes. While the
+        server does not answer there is silence, and then the stream goes on.
 
         Args:
             job_id: the job; its log need not exist yet.
@@ -95,6 +97,9 @@ class Reader:
         while True:
             now = time.monotonic()
             batch = mailbox.take(max(0.0, min(TICK_SECONDS, until - now)))
+            if batch and batch[-1].kind is Kind.DELETED:
+                yield batch
+                return
             if batch is None or now >= reread_at or not _follows(batch, number):
                 batch, reread_at = self._read(job_id, number, mailbox)
             fresh = _fresh(batch, number)
@@ -143,7 +148,7 @@ class Reader:
                 self._listen()
                 return  # nobody followed: who comes now has another thread
             except Exception as error:  # noqa: BLE001 (whatever it was, every stream lives on the next try)
-                log.warning("steps channel lost", error=type(error).__name__)
+                self.absence.goes_on(error)
                 time.sleep(_RECONNECT_SECONDS)
 
     def _listen(self) -> None:
@@ -172,6 +177,7 @@ class Reader:
 
     def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":
+            self.absence.over()
             with self._lock:
                 for boxes in self._mailboxes.values():
                     for mailbox in boxes:

@@ -18,7 +18,7 @@ def _digits(value: object) -> object:
     return value
 
 
-EventNumber = Annotated[int, BeforeValidator(_digits), Field(ge=0, le=(1 << 63) - 1)]
+EventNumber = Annotated[int, Field(ge=0, le=(1 << 63) - 1), BeforeValidator(_digits)]
 """Digits alone, as it was sent: Python would also read ``1_0``, ``+1`` and spaces around a number."""
 
 
@@ -75,10 +75,12 @@ class Result(BaseModel):
 
 
 class Place(BaseModel):
-    """Where a job waits; null in lists."""
+    """Where a job waits."""
 
-    position: int | None
-    eta_seconds: float | None
+    position: int | None = Field(description="From 1; null while it is moved.")
+    eta_seconds: float | None = Field(
+        description="Until it should start; null while its model is being loaded, or measured, on the first worker."
+    )
 
 
 class Memory(BaseModel):
@@ -89,6 +91,26 @@ class Memory(BaseModel):
     peak_bytes: int | None
     footprint_ratio: float | None = Field(description="The largest reservation over the measured peak.")
     budget_bytes: int | None
+
+
+class Progress(BaseModel):
+    """How far a job is, or was when it ended."""
+
+    prompt_tokens: int = Field(description="Estimated until they were counted.")
+    prompt_tokens_computed: int | None = Field(
+        None, description="Of a running job's prompt, as its worker last reported, about once a second."
+    )
+    completion_tokens: int = Field(description="Of a running job, as its worker last reported.")
+    tokens_per_second: float | None = Field(description="Of the answer, since its first token.")
+    first_token_seconds: float | None = Field(description="From the job's submission to its first token.")
+
+
+class WebhookAnswer(BaseModel):
+    """How the delivery of a job's webhook stands; neither its URL nor its secret is shown."""
+
+    status: Literal["waiting", "pending", "delivered", "failed"]
+    attempts: int
+    last_error: str | None
 
 
 class JobAnswer(BaseModel):
@@ -103,11 +125,18 @@ class JobAnswer(BaseModel):
     started_at: float | None
     completed_at: float | None
     attempt: int
+    retry_of: JobId | None = Field(description="The job that this one was made from, by `retry`.")
     queue: Place | None
+    progress: Progress | None = Field(description="Null while no worker has had it.")
     memory: Memory
     metadata: dict[str, str]
     result: Result | None
     error: ErrorDetail | None
+    webhook: WebhookAnswer | None
+    request: dict[str, Any] | None = Field(
+        None,
+        description="With `include=request` alone: what was asked, but its webhook. Null where it cannot be read.",
+    )
 
 
 class ResultAnswer(Result):
@@ -119,89 +148,70 @@ class ResultAnswer(Result):
     model: str
 
 
-class ChatCompletion(BaseModel):
-    """OpenAI's chat completion."""
+class DeletedJob(BaseModel):
+    """What is left of a deleted job."""
 
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[dict[str, Any]]
-    usage: Usage
+    id: JobId
+    object: Literal["job"]
+    deleted: Literal[True]
 
 
 class JobList(BaseModel):
-    """A page of jobs, newest first."""
+    """A page of jobs."""
 
     object: Literal["list"]
     data: list[JobAnswer]
-    has_more: bool
-    next_cursor: JobId | None
+    first_id: JobId | None
+    last_id: JobId | None
+    has_more: bool = Field(
+        description="Whether `next_cursor` leads on. Where few jobs are wanted of very many, a page may be short, or empty,"
+        " though more follow."
+    )
+    next_cursor: JobId | None = Field(
+        description="What `after` (or `before`, where that was given) is to be next; not always a job that is wanted."
+    )
 
 
-class ModelAnswer(BaseModel):
-    """A served model; ``ready`` where a live worker serves it."""
+class WebhookSubject(BaseModel):
+    """What a webhook's event is about; its result is fetched."""
 
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    ready: bool
+    id: JobId
+    status: Literal["completed", "incomplete", "failed", "cancelled"]
 
 
-class ModelList(BaseModel):
-    """The served models."""
+class WebhookEvent(BaseModel):
+    """What a webhook tells, in the form of OpenAI's events."""
 
-    object: Literal["list"]
-    data: list[ModelAnswer]
-
-
-class WorkerModel(BaseModel):
-    """A model on a worker; its card is null until it was measured there."""
-
-    id: str
-    card: dict[str, Any] | None
+    id: Annotated[str, Field(pattern="^evt_[0-9a-z]{26}$")]
+    object: Literal["event"]
+    created_at: int
+    type: Literal["job.completed", "job.incomplete", "job.failed", "job.cancelled"]
+    data: WebhookSubject
 
 
-class WorkerAnswer(BaseModel):
-    """A live worker, as it last said; sizes are bytes."""
+class Health(BaseModel):
+    """The process is up."""
 
-    name: str
-    host: str
-    pid: int
-    engine: str
-    budget_bytes: int
-    budget_source: str
-    limits_bytes: dict[str, int]
-    weights_bytes: int
-    reserved_bytes: int
-    used_bytes: int
-    cache_bytes: int
-    prefix_cache_bytes: int = Field(description="Of the cache, what is kept for jobs that begin alike.")
-    headroom_bytes: int
-    running: int
-    tokens_per_second: float
-    work_tokens_per_second: float
-    models: list[WorkerModel]
-    queues: list[str]
-    counters: dict[str, int]
-    footprint_ratios: dict[str, float]
-    updated_at: float
+    status: Literal["ok"]
 
 
-class Waiting(BaseModel):
-    """Everything that waits."""
+class Readiness(BaseModel):
+    """The queue's server answers; without a worker jobs wait."""
 
-    jobs: int
-    tokens: int
+    status: Literal["ready"]
+    live_workers: Annotated[int, Field(ge=0)]
+    cooling_workers: Annotated[int, Field(ge=0)] = Field(
+        description="Of the live ones, those that run nothing for a while, since their engines died too often."
+    )
 
 
-class Capacity(BaseModel):
-    """Who could run what, now."""
+class Index(BaseModel):
+    """Where everything is: paths by what they are for."""
 
-    object: Literal["capacity"]
-    workers: list[WorkerAnswer]
-    queue: Waiting
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str]
+
+    name: Literal["tidegate"]
 
 
 class _Query(BaseModel):
@@ -218,29 +228,14 @@ class JobPath(BaseModel):
     job_id: Annotated[str, Field(description="A job's id.")]
 
 
-class ModelPath(BaseModel):
-    """A model's name in a path; it may have slashes."""
-
-    model_id: Annotated[str, Field(description="A model's name.")]
-
-
 class JobQuery(_Query):
-    """How long to wait for a change of status, in seconds."""
+    """How long to wait for a change of status, in seconds; what else is told."""
 
     wait: Seconds = 0
+    include: Annotated[Literal["request"] | None, Field(description="What was asked, too.")] = None
 
 
 class StreamQuery(_Query):
     """Where a stream goes on: after the event of this number."""
 
     after: EventNumber | None = None
-
-
-class ListQuery(_Query):
-    """A page and its filters."""
-
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
-    after: Annotated[JobId, Field(description="The `next_cursor` of the page before.")] | None = None
-    status: Status | None = None
-    model: str | None = None
-    priority: Priority | None = None

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from api.answers import to_json
 from api.presence import Gone
 from api.services import Services
+from api.staying import while_staying
 from api.watching import watch
 from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.events import Kind, LoggedEvent
@@ -21,7 +22,7 @@ EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_SECONDS: Final = 10.0
 HEARTBEAT: Final = b": still here\n\n"
 DONE: Final = b"data: [DONE]\n\n"
-_RETRY: Final = b"retry: 1000\n\n"  # also sends the headers on their way before the first event
+RETRY: Final = b"retry: 1000\n\n"  # also sends the headers on their way before the first event
 
 log = structlog.get_logger(__name__)
 
@@ -37,9 +38,9 @@ def named_event(number: int, kind: str, data: Any) -> bytes:
 
 
 def stream_answer(chunks: Iterator[bytes], on_close: Callable[[], None] | None = None) -> Response:
-    """The streaming answer. ``on_close`` runs when it ends, however it ends."""
+    """The streaming answer, for as long as its client may stay. ``on_close`` runs when it ends, however it ends."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    said = Response(chunks, 200, headers, mimetype=EVENT_STREAM)
+    said = Response(while_staying(chunks), 200, headers, mimetype=EVENT_STREAM)
     if on_close is not None:
         said.call_on_close(on_close)
     return said
@@ -65,14 +66,18 @@ class Pulse:
 
 
 def job_stream(here: Services, job_id: str, after: int, gone: Gone) -> Iterator[bytes]:
-    """A job's events above ``after``, then ``[DONE]``. It ends early where the client went away."""
-    yield _RETRY
+    """A job's events above ``after``, then ``[DONE]``. It ends early where the client went away.
+
+    Where the job was deleted, an event named ``error`` says so before.
+    """
+    yield RETRY
     pulse = Pulse()
     try:
         for events in watch(here, job_id, after):
-            if events:
+            told = [event for event in events if event.kind is not Kind.OTHER]
+            if said := b"".join([_wire(here, job_id, event) for event in told]):
                 pulse.beat()
-                yield b"".join([_wire(here, job_id, event) for event in events])
+                yield said
             elif gone():
                 return
             elif pulse.due:
@@ -96,6 +101,7 @@ def _wire(here: Services, job_id: str, event: LoggedEvent) -> bytes:
         return f"id: {event.number}\nevent: delta\ndata: {{{said}}}\n\n".encode()
     if event.ends:
         data = here.lifecycle.view(here.lifecycle.get(job_id))
+        data = data | {"at": data["completed_at"]}
     else:
         data = {name: value for name, value in data.items() if name != "tokens"}
     return named_event(event.number, event.kind.value, data)

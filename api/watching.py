@@ -13,10 +13,13 @@ from redis.exceptions import RedisError
 from api.presence import Gone
 from api.reader import TICK_SECONDS
 from api.services import Services
-from scheduler.errors import StoreUnavailable
+from scheduler.errors import ClientError, StoreUnavailable
 from scheduler.events import Kind, LoggedEvent, last_number
 from scheduler.job import TERMINAL, State
 from scheduler.record import JobRecord
+
+CANCEL_SECONDS: Final = 10.0
+"""How long the worker of a cancelled job is waited for."""
 
 CHECK_SECONDS: Final = 10.0
 """After so long in silence the job itself is read: RQ's own tools end and delete jobs without a word."""
@@ -32,6 +35,8 @@ def watch(
     """
     number, heard_at = after, time.monotonic()
     for events in here.reader.follow(job_id, after, until):
+        if events and events[-1].kind is Kind.DELETED:
+            raise ClientError("not_found", f"{job_id} was deleted", param="id")
         yield events
         if events:
             number, heard_at = events[-1].number, time.monotonic()
@@ -73,6 +78,16 @@ def await_job(
             if rec.state in TERMINAL or enough(rec):
                 return rec
     return here.lifecycle.get(rec.id)
+
+
+def await_end(here: Services, rec: JobRecord, seconds: float, gone: Gone) -> JobRecord:
+    """Hold until the job ended, ``seconds`` passed, or the client went away; the job as it then is."""
+    return await_job(here, rec, seconds, lambda _: False, gone)
+
+
+def let_go(here: Services, rec: JobRecord, gone: Gone) -> JobRecord:
+    """Hold until a job that was cancelled ended, :data:`CANCEL_SECONDS` at most; the job as it then is."""
+    return rec if rec.state in TERMINAL else await_end(here, rec, CANCEL_SECONDS, gone)
 
 
 def _ended_without_a_word(here: Services, job_id: str, number: int) -> State | None:

@@ -22,6 +22,25 @@ def parser(benchmark: str, text: str) -> argparse.ArgumentParser:
     )
 
 
+def asked_storms(benchmark: str, text: str, seed: int, seconds: float) -> argparse.Namespace:
+    """What is asked of a benchmark of storms drawn from a seed: ``seed``, ``seconds``, ``rounds``, ``keep``.
+
+    Args:
+        benchmark: its name in this package.
+        text: its module's docstring.
+        seed: the first storm's, by default.
+        seconds: how long a storm lasts, by default.
+    """
+    options = parser(benchmark, text)
+    options.add_argument(
+        "--seed", type=int, default=seed, help="what is drawn from; each round takes the next"
+    )
+    options.add_argument("--seconds", type=positive, default=seconds, help="how long a storm lasts")
+    options.add_argument("--rounds", type=count, default=1, help="storms, each on a stage of its own")
+    options.add_argument("--keep", type=Path, help="a folder for the data and logs of rounds with findings")
+    return options.parse_args()
+
+
 def count(text: str) -> int:
     """A whole number from 1 on.
 

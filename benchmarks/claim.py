@@ -84,7 +84,7 @@ def _latencies(url: str) -> dict[str, dict[int, tuple[float, float]]]:
         seconds: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
         for at in range(ROUNDS + 1):
             for depth, claimer in claimers.items():
-                spent = [_claim(claimer) for _ in range(CLAIMS_PER_ROUND)]
+                spent = [claim_once(claimer) for _ in range(CLAIMS_PER_ROUND)]
                 seconds[depth] += spent if at else ()  # the first round warms up
         measured[owners] = {depth: _milliseconds(each) for depth, each in seconds.items()}
     for claimer in claimers.values():
@@ -93,14 +93,14 @@ def _latencies(url: str) -> dict[str, dict[int, tuple[float, float]]]:
     return measured
 
 
-def _claim(claimer: Claimer) -> float:
+def claim_once(claimer: Claimer) -> float:
     """Claim a job, end it, and put another of its owner's in; the seconds of the claim."""
     started = time.perf_counter()
     held = claimer.claim(fresh=True)
     spent = time.perf_counter() - started
     if held is None or not claimer.end(held):
         raise RuntimeError("nothing was claimed though jobs wait")
-    put_in(claimer.queue, 1, [held.rec.meta.owner])
+    put_in(claimer.queue, 1, [held.rec.meta.owner], held.rec.meta.priority)
     return spent
 
 

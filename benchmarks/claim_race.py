@@ -16,13 +16,14 @@ from collections import Counter
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.claimer import ANN, BOB, CARD, MODEL, Claimer, put_in
 from scheduler import fleet
 from scheduler.events import Kind, read_events
-from scheduler.holding import recover
 from scheduler.job import PRIORITIES, State
+from scheduler.queue import JOBS_KEY
+from scheduler.recovery import recover
 
 PROCESSES: Final = 32
 MOST_SECONDS: Final = 40.0
@@ -176,7 +177,8 @@ def _audit(own: Claimer, books: Path, killed: int, recovered: int) -> Race:
     ended = Counter(job_id for what, job_id, _ in said.elements() if what == "ended")
     twice = {job_id for (_, job_id, _), count in said.items() if count > 1}
     twice |= {job_id for job_id, count in ended.items() if count > 1}
-    ids = own.queue.newest(1 << 30)
+    every: Any = own.connection.zrange(JOBS_KEY, 0, -1)
+    ids = [entry.decode() for entry in every]
     started: set[tuple[str, int]] = set()
     for job_id in ids:
         log = read_events(own.connection, job_id)

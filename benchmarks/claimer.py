@@ -9,13 +9,15 @@ from typing import Final
 import redis
 
 from scheduler.card import ModelCard
+from scheduler.envelope import ENVELOPE_VERSION
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import PRIORITIES, State, new_job_id
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.owner import owner_of
 from scheduler.queue import JobQueue
-from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
+from scheduler.record import JobRecord, Meta
 from scheduler.reserving import Reserving
 from scheduler.settings import Settings, load
 from scheduler.slots import CacheGroup
@@ -49,19 +51,28 @@ def settings_for(url: str) -> Settings:
     return load(redis_url=url, models=(MODEL,))
 
 
-def put_in(queue: JobQueue, count: int, owners: Sequence[str]) -> None:
-    """Let jobs wait, of these owners in turn, in class ``standard``."""
+def put_in(queue: JobQueue, count: int, owners: Sequence[str], priority: str = "standard") -> None:
+    """Let jobs wait, of these owners in turn, in a class."""
     for start in range(0, count, _TOGETHER):
-        batch = [_job(owners[at % len(owners)]) for at in range(start, min(start + _TOGETHER, count))]
+        batch = [
+            _job(owners[at % len(owners)], priority) for at in range(start, min(start + _TOGETHER, count))
+        ]
         done = queue.swap(*(queue.submit_swap(rec, _NO_BOUND) for rec in batch))
         if set(done) != {1}:
             raise RuntimeError("a job was refused")
 
 
-def _job(owner: str) -> JobRecord:
+def _job(owner: str, priority: str) -> JobRecord:
     now = round(time.time(), 6)
     meta = Meta(
-        model=MODEL, owner=owner, work_tokens=64, prompt_tokens=32, max_tokens=32, counted=True, seed=1
+        model=MODEL,
+        priority=priority,
+        owner=owner,
+        work_tokens=64,
+        prompt_tokens=32,
+        max_tokens=32,
+        counted=True,
+        seed=1,
     )
     request = {"model": MODEL, "prompt": "The tide comes in. " * 6, "max_tokens": 32}
     envelope = {"version": ENVELOPE_VERSION, "request": request}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -99,11 +99,14 @@ class Crowd:
     Args:
         url: of the API.
         bodies: of the jobs.
+        headers: that they send with everything.
     """
 
-    def __init__(self, url: str, bodies: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self, url: str, bodies: Sequence[dict[str, Any]], headers: Mapping[str, str] | None = None
+    ) -> None:
         self.stories = [Story() for _ in bodies]
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=SILENCE_SECONDS)
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=SILENCE_SECONDS, headers=headers)
         self._threads = [
             threading.Thread(target=self._follow, args=(body, story), daemon=True)
             for body, story in zip(bodies, self.stories, strict=True)

@@ -156,3 +156,26 @@ def plot_lags(lags: Sequence[float], path: Path, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def plot_soak(curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Path, title: str) -> None:
+    """Memory over a soak: a panel for each process, a line for each life of one.
+
+    Args:
+        curves: by process: ids, seconds and bytes, in the order of time.
+        path: an SVG file.
+        title: what was done meanwhile.
+    """
+    mpl.rcParams["svg.hashsalt"] = "tidegate"
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    panels = figure.subplots(2, -(-len(curves) // 2), squeeze=False, sharex=True).flat
+    for axes, (name, curve) in zip(panels, curves.items(), strict=False):
+        for pid in dict.fromkeys(each for each, *_ in curve):
+            life = [(seconds / 60, held / MIB) for each, seconds, held in curve if each == pid]
+            axes.plot(*zip(*life, strict=True), linewidth=1)
+        axes.set_ylim(bottom=0)
+        axes.set_title(name, fontsize=10)
+        axes.set_ylabel("MiB", fontsize=8)
+        axes.set_xlabel("minutes", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, format="svg", metadata={"Date": None})

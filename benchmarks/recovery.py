@@ -53,7 +53,7 @@ from benchmarks.stack import START_SECONDS, Stack, stack, wait_until
 from scheduler import fleet
 from tidegate import programs
 from tidegate.processes import Child, Processes
-from workers.supervisor import exit_name
+from workers.classifier import exit_name
 
 MODEL: Final = "wide"
 BATCH: Final = 8

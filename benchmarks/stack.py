@@ -59,6 +59,7 @@ def stack(
     with tempfile.TemporaryDirectory(prefix="tidegate-") as folder:
         served = tuple(f"{name}={path}" for name, path in models.items())
         chosen = load(data_dir=Path(folder), models=served, **settings)
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # this code, whatever else is installed
         os.environ.update({f"TIDEGATE_{name.upper()}": str(value) for name, value in settings.items()})
         with Processes(Path(folder) / "logs") as processes:
             start_embedded_server(chosen, processes)

@@ -22,6 +22,7 @@ MOST_SECONDS: Final = 300.0
 
 _HEAD_ENDS: Final = b"\r\n\r\n"
 _SPARE_DESCRIPTORS: Final = 64
+_AGAIN_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,20 @@ class _Client(asyncio.Protocol):
     def __init__(self, job_id: str) -> None:
         loop = asyncio.get_running_loop()
         self._ask = (
-            f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode()
+            f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
         )
         self.pieces: list[tuple[float, bytes]] = []
+        self.opened, self.closed = loop.create_future(), loop.create_future()
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was told to come again: the machine may be so busy that the server does not answer in time."""
+        return bool(self.pieces) and self.pieces[0][1].startswith(b"HTTP/1.1 503 ")
+
+    def begin_anew(self) -> None:
+        """As if it had not asked."""
+        loop = asyncio.get_running_loop()
+        self.pieces = []
         self.opened, self.closed = loop.create_future(), loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -127,6 +139,12 @@ async def _read(host: str, port: int, job_ids: Sequence[str], tell: Connection) 
         async with turn:
             await loop.create_connection(lambda: client, host, port)
             await client.opened
+            while client.refused:
+                await client.closed
+                await asyncio.sleep(_AGAIN_SECONDS)
+                client.begin_anew()
+                await loop.create_connection(lambda: client, host, port)
+                await client.opened
 
     async with asyncio.timeout(MOST_SECONDS):
         await asyncio.gather(*(open_one(client) for client in clients))

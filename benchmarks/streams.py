@@ -46,7 +46,7 @@ from scheduler import fleet
 from scheduler.events import Kind, read_events
 from scheduler.holding import Held, Progress
 from scheduler.job import State
-from scheduler.record import Outcome
+from scheduler.outcome import Outcome
 
 STREAMS: Final = 1000
 BATCH: Final = 32
@@ -59,6 +59,7 @@ _USAGE: Final = {"prompt_tokens": 32, "completion_tokens": 512, "total_tokens": 
 _DONE: Final = Outcome(State.COMPLETED, {"text": "the tide ", "finish_reason": "length", "usage": _USAGE})
 _LEASE_SECONDS: Final = 3600.0  # nobody here takes over from anybody
 _SETTLE_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 0.1
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
@@ -151,8 +152,15 @@ def write_docs(figures: Mapping[str, Any], lags: Sequence[float], docs: Path) ->
 
 
 def _submit(running: Stack, streams: int) -> list[str]:
-    with httpx.Client(base_url=running.url, trust_env=False) as http:
-        return [http.post("/v1/jobs", json=_BODY).raise_for_status().json()["id"] for _ in range(streams)]
+    with httpx.Client(base_url=running.url, trust_env=False, timeout=MOST_SECONDS) as http:
+        return [_submit_one(http) for _ in range(streams)]
+
+
+def _submit_one(http: httpx.Client) -> str:
+    """A job's id; asked for again where the machine is so busy that the server did not answer in time."""
+    while (answer := http.post("/v1/jobs", json=_BODY)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        time.sleep(_AGAIN_SECONDS)
+    return str(answer.raise_for_status().json()["id"])
 
 
 def _claim(worker: Claimer, count: int) -> list[Held]:

@@ -134,7 +134,7 @@ def _serve_rounds(asked: Connection) -> None:
 
 async def _submit_all(host: str, port: int, path: str) -> float:
     body = json.dumps(_BODY).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     said = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     loop = asyncio.get_running_loop()
     left = iter(range(JOBS))

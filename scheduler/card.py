@@ -102,7 +102,10 @@ class ModelCard:
         """
         if fields.get("version") != CARD_VERSION:
             raise ValueError(f"a model card of version {fields.get('version')!r}; this is {CARD_VERSION}")
-        return _reader().validate_python(fields)
+        try:
+            return _reader().validate_python(fields)
+        except OverflowError as error:
+            raise ValueError(f"a figure out of range: {error}") from None
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from scheduler.card import ModelCard
+from scheduler.stored_json import read_json
 
 KEPT_SECONDS: Final = 30 * 86_400
 KEPT_MOST: Final = 16
@@ -55,7 +56,7 @@ def kept(connection: Redis, model: str) -> list[ModelCard]:
     texts: Any = connection.mget(keys) if keys else []
     found: list[ModelCard] = []
     for text in texts:
-        with contextlib.suppress(ValueError, RecursionError):  # whoever writes to the server may have
-            fields = json.loads(text or b"null")
+        with contextlib.suppress(ValueError):  # whoever writes to the server may have
+            fields = read_json(text or b"null")
             found += [ModelCard.from_json(fields)] if isinstance(fields, dict) else []
     return found

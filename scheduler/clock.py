@@ -33,6 +33,9 @@ SLOWER: Final = 1.05
 SLOWEST: Final = 0.01
 """Tokens a second; a worker that says less is taken to make so many."""
 
+COOLING_MOST_SECONDS: Final = 300.0
+"""For how long a worker that cools down is believed to, whatever it says."""
+
 _PLACES_MOST: Final = 512
 """Of one worker, whatever it says of itself."""
 
@@ -86,10 +89,11 @@ class Starts:
         """Whether any of the workers has measured how fast it is."""
         self._need_bytes = need_bytes
         self._workers = [(worker, age_of(worker, now_seconds)) for worker in workers]
+        self._cool = [cooling_seconds(worker, now_seconds) for worker in workers]
         places = [
             place
-            for worker, age in self._workers
-            for place in _places(worker, self.mean_tokens, need_bytes, age, waiting.jobs)
+            for (worker, age), cool_in in zip(self._workers, self._cool, strict=True)
+            for place in _places(worker, self.mean_tokens, need_bytes, age, waiting.jobs, cool_in)
         ]
         if not places:
             places = [(0.0, self.mean_tokens / DEFAULT_TOKENS_PER_SECOND)]
@@ -139,7 +143,8 @@ class Starts:
         if not self._workers and not ahead_jobs:
             return 0.0
         frees = [
-            max(0.0, _seconds_until_free(worker, self._need_bytes) - age) for worker, age in self._workers
+            max(cool_in, _seconds_until_free(worker, self._need_bytes) - age)
+            for (worker, age), cool_in in zip(self._workers, self._cool, strict=True)
         ]
         spans = [_spans(worker, self._need_bytes) for worker, _ in self._workers]
         return max(self._once(ahead_jobs + min(spans, default=1)), min(frees, default=0.0))
@@ -221,13 +226,25 @@ def age_of(worker: WorkerView, now_seconds: float) -> float:
     return min(STALE_SECONDS, max(0.0, now_seconds - worker.reported_at)) if worker.reported_at else 0.0
 
 
+def cooling_seconds(worker: WorkerView, now_seconds: float) -> float:
+    """For how long a worker starts no engine yet; 0 where it does not cool down."""
+    return (
+        min(COOLING_MOST_SECONDS, max(0.0, worker.cools_until - now_seconds)) if worker.cools_until else 0.0
+    )
+
+
 def _places(
-    worker: WorkerView, work_tokens: float, need_bytes: int, age_seconds: float, waiting_jobs: int
+    worker: WorkerView,
+    work_tokens: float,
+    need_bytes: int,
+    age_seconds: float,
+    waiting_jobs: int,
+    cool_in: float,
 ) -> Iterable[tuple[float, float]]:
     """A worker's places: in how many seconds each is free, and how long a job then stays.
 
-    Where jobs wait, a place that has come free since the report is taken again already; so is one that was free
-    then, where more wait than it had room for.
+    One that cools down has none before it is cool. Where jobs wait, a place that has come free since the report is
+    taken again already; so is one that was free then, where more wait than it had room for.
     """
     running = len(worker.seconds_to_free)
     room = worker.headroom_bytes // max(1, _typical_bytes(worker) or need_bytes)
@@ -235,9 +252,9 @@ def _places(
     stay = work_tokens * (running + vacant) / (rate_of(worker) or DEFAULT_TOKENS_PER_SECOND)
     for seconds, _ in worker.seconds_to_free:
         left = seconds - age_seconds
-        yield (left % stay if waiting_jobs and left < 0 else max(0.0, left)), stay
-    taken = waiting_jobs > vacant and age_seconds > 0
-    yield from itertools.repeat((max(0.0, stay - age_seconds / 2) if taken else 0.0, stay), vacant)
+        yield max(cool_in, left % stay if waiting_jobs and left < 0 else left), stay
+    taken = waiting_jobs > vacant and age_seconds > 0 and not cool_in
+    yield from itertools.repeat((max(cool_in, stay - age_seconds / 2 if taken else 0.0), stay), vacant)
 
 
 def _typical_bytes(worker: WorkerView) -> int:

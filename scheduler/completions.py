@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 KEPT: Final = 1024
 """Completions of a model that are remembered, the latest."""
@@ -26,6 +26,15 @@ class Completion(NamedTuple):
     tokens: int
     cut: bool
     """Whether it reached its ``max_tokens``: it is longer than this, by an unknown amount."""
+
+
+def completion_of(result: dict[str, Any] | None) -> Completion | None:
+    """What a job's result says of its answer's length; None where it says nothing."""
+    usage = (result or {}).get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if not isinstance(tokens, int) or tokens < 0:
+        return None
+    return Completion(tokens, cut=(result or {}).get("finish_reason") == "length")
 
 
 @dataclass(frozen=True)

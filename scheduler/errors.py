@@ -7,6 +7,7 @@ TidegateError
 │   └── ModelUnsupported   no worker ever could: it is of another kind
 ├── StoreUnavailable     the queue's server does not answer
 ├── HostFull             others on the host hold the memory; it stands in scheduler.host_share
+├── Overtaken            the same submission came in first
 └── ClientError          has a row in TABLE: a code, an HTTP status, whether a retry can help
 """
 
@@ -44,6 +45,10 @@ class StoreUnavailable(TidegateError):
     """The queue's server does not answer."""
 
 
+class Overtaken(TidegateError):
+    """The same submission came in first: its job is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What a client is told for one code."""
@@ -72,8 +77,10 @@ TABLE: Final[dict[str, Row]] = {
     "no_worker": Row(503, "server_error", True),
     "queue_timeout": Row(503, "server_error", True),
     "store_unavailable": Row(503, "server_error", True),
+    "storage_full": Row(503, "server_error", True),
     "insufficient_memory": Row(503, "server_error", True),
     "engine_timeout": Row(504, "server_error", True),
+    "run_timeout": Row(504, "server_error", False),
 }
 
 
@@ -138,6 +145,11 @@ def clamp_retry_after(seconds: float | None) -> int:
     if seconds is None:
         return RETRY_AFTER_MIN_SECONDS
     return math.ceil(max(RETRY_AFTER_MIN_SECONDS, min(RETRY_AFTER_MAX_SECONDS, seconds)))
+
+
+def so_many(count: int, noun: str) -> str:
+    """So many of a thing, as people write it: ``1 job``, ``2,000 jobs``."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
 
 
 def gib(count_bytes: int) -> str:

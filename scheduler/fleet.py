@@ -16,22 +16,51 @@ from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import structlog
-from pydantic import Field, FiniteFloat, TypeAdapter
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from redis import Redis
+from redis.exceptions import RedisError
 
 from scheduler.card import ModelCard
 from scheduler.clock import DEFAULT_TOKENS_PER_SECOND, SLOWEST
+from scheduler.envelope import ENVELOPE_VERSION
 from scheduler.job import PRIORITIES
+from scheduler.progress import Far
+from scheduler.round_trip import replies_of
+from scheduler.stored_json import read_json
+from scheduler.tide import Entry
+from scheduler.tides import entry_commands
 from scheduler.verdict import WorkerView
 
 log = structlog.get_logger(__name__)
 
 WORKERS_KEY: Final = "tidegate:workers"
 
+PREPARING: Final = ("measuring", "loading")
+"""What an engine does with a model before it takes jobs for it."""
+
 
 def worker_key(name: str) -> str:
     """A worker's report."""
     return f"tidegate:worker:{name}"
+
+
+def _object(said: Any) -> Any:
+    return said if isinstance(said, dict) else {}
+
+
+def _readable_far(said: Any, read: ValidatorFunctionWrapHandler) -> Far | None:
+    """None where it is another's, as a later version's may be: it costs the worker nothing else."""
+    try:
+        return read(said)  # type: ignore[no-any-return]  # pydantic's handlers are not typed
+    except ValueError:
+        return None
 
 
 Amount = Annotated[int, Field(ge=0, le=1 << 53)]
@@ -46,6 +75,8 @@ class RunningReport:
     model: str
     reserved_bytes: Amount
     remaining_tokens: Amount
+    far: Annotated[Far | None, WrapValidator(_readable_far)] = None
+    """How far it is; None where an earlier version did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +114,30 @@ class WorkerReport:
     """``min``, ``median`` and ``max`` of foreseen over measured peaks, of the last jobs."""
     prefix_cache_bytes: int = 0
     """Of the engine's cache, what is kept for jobs that begin alike."""
+    working_bytes: Amount | None = None
+    """Of the budget, what jobs that run together may hold now: less after memory ran out, and while the host gives
+    less. None where an earlier version did not say."""
+    cools_until: FiniteFloat = 0.0
+    """Unix seconds until which it starts no engine, since so many died; 0 where it does not wait."""
+    version: str = ""
+    """Its tidegate's."""
+    measures: Annotated[dict[str, Any], BeforeValidator(_object)] = field(default_factory=dict)
+    """What it counted since it began, as :meth:`scheduler.tally.Tally.dump` has it; nothing where an earlier version did
+    not. It is read where it is wanted: what is none of it costs a worker nothing else."""
+    envelope_versions: tuple[int, ...] = (1,)
+    """Those of the jobs that it runs; a worker that does not say runs the first."""
     updated_at: FiniteFloat = 0.0
 
-    def takes(self, model: str, priority: str) -> bool:
-        """Whether it runs jobs of a class for a model."""
-        return model in self.served and priority in self.queues
+    def takes(self, model: str, priority: str, version: int = ENVELOPE_VERSION) -> bool:
+        """Whether it runs jobs of a class and an envelope's version for a model."""
+        return model in self.served and priority in self.queues and version in self.envelope_versions
+
+    def state_of(self, model: str) -> str:
+        """How a model stands on it: ``loaded``, ``measuring``, ``loading``, or ``served``: it is loaded when asked for."""
+        if model in self.cards:
+            return "loaded"
+        doing, _, which = self.engine.partition(" ")
+        return doing if which == model and doing in PREPARING else "served"
 
     def dump(self) -> str:
         """As JSON."""
@@ -100,10 +150,7 @@ class WorkerReport:
         Raises:
             ValueError: it is no report, or lacks fields of this version.
         """
-        try:
-            return _REPORT.validate_python(json.loads(text))
-        except RecursionError:
-            raise ValueError("the report is nested too deeply") from None
+        return _REPORT.validate_python(read_json(text))
 
     def view(self) -> WorkerView:
         """The report as admission reads it."""
@@ -126,6 +173,8 @@ class WorkerReport:
             reported_at=self.updated_at,
             queues=frozenset(self.queues),
             starts_at=self.starts_at,
+            cools_until=self.cools_until,
+            envelope_versions=frozenset(self.envelope_versions),
         )
 
 
@@ -137,12 +186,31 @@ def ready_models(workers: Iterable[WorkerReport]) -> set[str]:
     return {model for each in workers if {*PRIORITIES} & {*each.queues} for model in each.served}
 
 
-def report(connection: Redis, worker: WorkerReport, lease_seconds: float) -> None:
-    """Publish a report; it lapses, and the worker's jobs with it, unless repeated in time."""
-    pipeline = connection.pipeline(transaction=False)
+def state_of(workers: Iterable[WorkerReport], model: str) -> str:
+    """How far a model is on the worker that is farthest with it, as :meth:`WorkerReport.state_of` says; or ``unserved``."""
+    found = {each.state_of(model) for each in workers if model in ready_models([each])}
+    return next((state for state in ("loaded", *PREPARING, "served") if state in found), "unserved")
+
+
+def report(connection: Redis, worker: WorkerReport, lease_seconds: float, tide: Entry | None = None) -> bool:
+    """Publish a report; it lapses, and the worker's jobs with it, unless repeated in time.
+
+    Args:
+        connection: a client that answers bytes.
+        worker: the report.
+        lease_seconds: how long it holds.
+        tide: what is added to the worker's recent past with it.
+
+    Returns:
+        Whether the one before it had not lapsed.
+    """
+    pipeline = connection.pipeline(transaction=tide is not None)  # nothing lives that does not lapse
+    pipeline.exists(worker_key(worker.name))
     pipeline.set(worker_key(worker.name), worker.dump(), px=int(lease_seconds * 1000))
     pipeline.sadd(WORKERS_KEY, worker.name)
-    pipeline.execute()
+    for command in entry_commands(worker.name, tide) if tide is not None else ():
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+    return bool(replies_of(pipeline)[0])
 
 
 def withdraw(connection: Redis, name: str) -> None:
@@ -160,7 +228,8 @@ def live_workers(connection: Redis) -> list[WorkerReport]:
     texts: Any = connection.mget([worker_key(name) for name in names]) if names else []
     lapsed = [name for name, text in zip(names, texts, strict=True) if text is None]
     if lapsed:
-        connection.srem(WORKERS_KEY, *lapsed)
+        with contextlib.suppress(RedisError):  # one that takes no writes can be read all the same
+            connection.srem(WORKERS_KEY, *lapsed)
     found: list[WorkerReport] = []
     for name, text in zip(names, texts, strict=True):
         if text is not None:

@@ -184,7 +184,15 @@ def batch_bytes(
     return _peak(card, tuple(rows), chunk_tokens, prefill_rows, real)
 
 
-@lru_cache(maxsize=4096)
+_BATCHES_KNOWN: Final = 256
+"""Batches whose peaks are remembered: what one look at the queues asks of the batch that runs. A batch of 32 takes some
+6 KiB here."""
+
+_ALONE_KNOWN: Final = 4096
+"""Jobs alone, of 600 bytes each."""
+
+
+@lru_cache(maxsize=_BATCHES_KNOWN)
 def _peak(card: ModelCard, rows: tuple[Row, ...], chunk_tokens: int, prefill_rows: int, real: Extents) -> int:
     steps = replay(card.caches, rows, chunk_tokens, prefill_rows, real, brief=True)
     return max((step_bytes(card, step) for step in steps), default=0)
@@ -206,7 +214,7 @@ def joined_bytes(
     return _joined(card, row, tuple(beside), chunk_tokens, prefill_rows, real)
 
 
-@lru_cache(maxsize=1024)  # a claim asks whether it fits, by how much, and once more when it holds it
+@lru_cache(maxsize=_BATCHES_KNOWN)  # a claim asks whether it fits, by how much, and again when it holds it
 def _joined(
     card: ModelCard, row: Row, beside: tuple[Row, ...], chunk_tokens: int, prefill_rows: int, real: Extents
 ) -> int:
@@ -234,4 +242,9 @@ def unlearnt(card: ModelCard) -> ModelCard:
 
 def alone_bytes(card: ModelCard, row: Row, chunk_tokens: int) -> int:
     """A job's footprint alone, weights counted: what decides whether it could ever run."""
-    return card.weights_bytes + batch_bytes(unlearnt(card), [row], chunk_tokens, 1)
+    return card.weights_bytes + _alone(unlearnt(card), row, chunk_tokens)
+
+
+@lru_cache(maxsize=_ALONE_KNOWN)
+def _alone(card: ModelCard, row: Row, chunk_tokens: int) -> int:
+    return batch_bytes(card, [row], chunk_tokens, 1)

@@ -50,15 +50,6 @@ def completion_swap(model: str, completion: Completion, held: Sequence[Guard]) -
     )
 
 
-def completion_of(result: dict[str, Any] | None) -> Completion | None:
-    """What a job's result says of its answer's length; None where it says nothing."""
-    usage = (result or {}).get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    if not isinstance(tokens, int) or tokens < 0:
-        return None
-    return Completion(tokens, cut=(result or {}).get("finish_reason") == "length")
-
-
 class Histories:
     """Reads them; each at most every few seconds.
 

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rq.job import Job, JobStatus
-from rq.registry import StartedJobRegistry
-from rq.serializers import JSONSerializer
 
 from scheduler.batch_account import Holder
+from scheduler.completions import completion_of
+from scheduler.envelope import is_ours, read_envelope
 from scheduler.errors import ClientError, StoreUnavailable
-from scheduler.events import Kind, LoggedEvent, events_key, parse_events, read_events
-from scheduler.fleet import is_alive
-from scheduler.histories import completion_of, completion_swap
+from scheduler.events import Kind, LoggedEvent, events_key, parse_events
+from scheduler.histories import completion_swap
 from scheduler.job import Lease, State
+from scheduler.outcome import Outcome
+from scheduler.progress import Far
 from scheduler.queue import JobQueue
-from scheduler.record import CANCEL_FIELD, JobRecord, Meta, Outcome, is_ours, read_envelope
+from scheduler.reasons import Reason
+from scheduler.record import CANCEL_FIELD, JobRecord, Meta
+from scheduler.recovery import attempts_of
+from scheduler.round_trip import replies_of
 from scheduler.swap import Swap
 
 
@@ -40,9 +44,13 @@ class Held:
     """Of them, made by attempts before this one: the engine computes them anew, as a part of the prompt."""
     cached_tokens: int = 0
     """Of prompt and answer, as the engine last told while it computed the prompt."""
+    waited_since: float = 0.0
+    """Of a traced job: when the stay in the queue began that ended with the claim."""
     promised_bytes: int = 0
     """Its reservation at its largest."""
     logprobs: list[dict[str, Any]] = field(default_factory=list)
+    decodes_since: tuple[float, int] | None = None
+    """When the first tokens of this attempt were written, and how many there were then."""
     told: tuple[object, ...] = field(default=(), compare=False, repr=False)
     """What the worker's account was last told of its progress by."""
 
@@ -61,6 +69,28 @@ class Held:
         """Of prompt and answer, what the engine has computed in this attempt."""
         decodes = len(self.tokens) > self.resumed_tokens
         return self.rec.meta.prompt_tokens + len(self.tokens) if decodes else self.cached_tokens
+
+    def ran_seconds(self, now_seconds: float) -> float:
+        """How long attempts have had it by now, this one counted."""
+        return self.rec.meta.ran_seconds + max(0.0, now_seconds - self.claimed_at)
+
+    def far(self, now_seconds: float) -> Far:
+        """How far it is."""
+        meta, speed = self.rec.meta, None
+        if self.decodes_since is not None and now_seconds > self.decodes_since[0]:
+            speed = (len(self.tokens) - self.decodes_since[1]) / (now_seconds - self.decodes_since[0])
+        prompt = max(0, meta.prompt_tokens)
+        return Far(prompt, min(prompt, self.computed_tokens), len(self.tokens), speed)
+
+    def grow(self, delta: dict[str, Any], meta: Meta | None, now_seconds: float) -> Meta | None:
+        """Take what a step made; the fields to write, if any, which then tell when the first token came."""
+        self.tokens += (made := delta.get("tokens", ()))
+        self.logprobs += delta.get("logprobs", ())
+        if made and self.decodes_since is None:
+            self.decodes_since = (now_seconds, len(self.tokens))
+        if made and self.rec.meta.first_token_at is None and not self.resumed_tokens:  # else nobody noted it
+            self.rec = replace(self.rec, meta=replace(self.rec.meta, first_token_at=round(now_seconds, 3)))
+        return self.rec.meta if meta is not None else None
 
     def event(self, kind: Kind, data: dict[str, Any]) -> LoggedEvent:
         """The next event of its log."""
@@ -89,6 +119,8 @@ class Before:
     whole: JobRecord | None
     logged: Sequence[LoggedEvent]
     waiting: frozenset[str]
+    fault: ClientError | None = None
+    """Why it can never be taken: nobody knows what its log says."""
 
 
 class Holding:
@@ -121,18 +153,23 @@ class Holding:
         whole, logged = seen.whole, seen.logged
         if whole is None:
             return None
-        lease = Lease(self._worker, _attempts(rec, logged) + 1)
+        lease = Lease(self._worker, attempts_of(rec, logged) + 1)
         meta = replace(
-            meta, attempt=lease.attempt, started_at=meta.started_at or now, execution_id=uuid.uuid4().hex
+            meta.moved(now),
+            attempt=lease.attempt,
+            started_at=meta.started_at or now,
+            execution_id=uuid.uuid4().hex,
         )
         number = logged[-1].number if logged else 1
         held = Held(
             replace(whole, meta=meta, state=State.IN_PROGRESS, lease=str(lease)), number, claimed_at=now
         )
+        held.waited_since = rec.created_at if rec.meta.since is None else rec.meta.since
         held.tokens = [token for event in logged for token in event.data.get("tokens", ())]
         held.resumed_tokens = len(held.tokens)
         held.logprobs = [entry for event in logged for entry in event.data.get("logprobs", ())]
-        event = held.event(Kind.STARTED, {"attempt": lease.attempt, "worker": self._worker})
+        said = {"attempt": lease.attempt, "worker": self._worker, "at": round(now, 3)}
+        event = held.event(Kind.STARTED, said)
         try:
             won = self._queue.claim(rec, meta, lease, passed, event)
         except StoreUnavailable:
@@ -149,7 +186,8 @@ class Holding:
         pipeline.xrange(events_key(rec.id))
         for job_id in others:
             pipeline.hget(Job.key_for(job_id), "status")
-        (status, data), entries, *statuses = pipeline.execute()
+        held, entries, *statuses = replies_of(pipeline)
+        status, data = held or (None, None)
         queued = JobStatus.QUEUED.value.encode()
         waiting = frozenset(job_id for job_id, each in zip(others, statuses, strict=True) if each == queued)
         whole = None
@@ -157,7 +195,12 @@ class Holding:
             with suppress(ClientError):
                 envelope = rec.envelope or read_envelope(rec.id, data)
                 whole = replace(rec, envelope=envelope) if is_ours(envelope) else None
-        return Before(whole, parse_events(entries) if whole else [], waiting)
+        if whole is None or entries is None:  # without a log, nobody could be told of it
+            return Before(None, [], waiting)
+        try:
+            return Before(whole, parse_events(entries), waiting)
+        except ClientError as error:
+            return Before(None, [], waiting, error)
 
     def write(self, progress: Sequence[Progress]) -> list[Held]:
         """Write a step of the whole batch in one round trip.
@@ -175,21 +218,24 @@ class Holding:
         swaps: list[Swap] = []
         lengths: list[Swap] = []
         news: list[tuple[str, LoggedEvent]] = []
+        now = self._clock()
         for item in progress:
-            held, events = item.held, list[LoggedEvent]()
-            if item.meta is not None:
-                held.rec = replace(held.rec, meta=item.meta)
+            held, events, meta = item.held, list[LoggedEvent](), item.meta
+            if meta is not None:
+                held.rec = replace(held.rec, meta=meta)
             if item.delta is not None:
-                held.tokens += item.delta.get("tokens", ())
-                held.logprobs += item.delta.get("logprobs", ())
+                meta = held.grow(item.delta, meta, now)
                 events.append(held.event(Kind.DELTA, item.delta))
             if item.outcome is None:
-                swaps.append(self._queue.append(held.rec, events[0] if events else None, item.meta))
+                swaps.append(self._queue.append(held.rec, events[0] if events else None, meta))
             else:
+                completion = completion_of(item.outcome.result)
+                made = completion.tokens if completion else len(held.tokens)
+                held.rec = replace(held.rec, meta=replace(held.rec.meta, made_tokens=made))
                 events.append(held.event(Kind(item.outcome.state.value), {}))
-                end = self._queue.finish(held.rec, item.outcome, events, self._clock())
+                end = self._queue.finish(held.rec, item.outcome, events, now)
                 swaps.append(end)
-                if completion := completion_of(item.outcome.result):
+                if completion:
                     lengths.append(completion_swap(held.rec.meta.model, completion, end.guards))
             news += [(held.rec.id, event) for event in events]
         return [*swaps, self._queue.publish(news, len(swaps)), *lengths]
@@ -205,7 +251,7 @@ class Holding:
         answers = self._queue.swap(*lengths, *jobs, *tells)[len(lengths) :]
         return [job for job, answer in zip(held, answers, strict=False) if answer != 1]
 
-    def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> Swap:
+    def put_back(self, held: Held, reason: Reason, meta: Meta | None = None) -> Swap:
         """The swap that lets a job wait again, at the front of its queue.
 
         Args:
@@ -213,15 +259,18 @@ class Holding:
             reason: for its log.
             meta: its fields for the next attempt; as they are where None.
         """
-        base = meta or held.rec.meta
+        now = self._clock()
+        base = (meta or held.rec.meta).moved(now)
         fresh = replace(
             base,
             reserved_bytes=0,
             execution_id=None,
             output_seen=base.output_seen or bool(held.tokens),
             made_tokens=len(held.tokens),
+            ran_seconds=held.ran_seconds(now),
         )
-        event = held.event(Kind.REQUEUED, {"reason": reason, "attempt": held.lease.attempt})
+        said = {"reason": reason.value, "attempt": held.lease.attempt, "at": round(self._clock(), 3)}
+        event = held.event(Kind.REQUEUED, said)
         return self._queue.requeue(held.rec, fresh, event)
 
     def cancel_wanted(self, held: Iterable[Held]) -> list[Held]:
@@ -230,58 +279,4 @@ class Holding:
         pipeline = self._queue.connection.pipeline(transaction=False)
         for job in jobs:
             pipeline.hexists(Job.key_for(job.rec.id), CANCEL_FIELD)
-        return [job for job, wanted in zip(jobs, pipeline.execute() if jobs else [], strict=True) if wanted]
-
-
-def recover(queue: JobQueue, names: Iterable[str], worker: str, held: Container[str]) -> list[str]:
-    """Put back the jobs of workers whose leases lapsed, and this worker's that it does not know of.
-
-    Each goes to the front of its queue for its next attempt. Two that recover at once do it once: the
-    lease is compared.
-
-    Args:
-        queue: the store.
-        names: names of RQ's queues.
-        worker: who recovers.
-        held: the leases that it holds, as text, behind their job's id.
-
-    Returns:
-        The jobs put back.
-    """
-    put_back: list[str] = []
-    connection = queue.connection
-    for name in names:
-        registry = StartedJobRegistry(name, connection, serializer=JSONSerializer)
-        entries: Any = connection.zrange(registry.key, 0, -1)
-        started = [entry.decode().split(":")[0] for entry in entries]
-        for rec in queue.headings(started):
-            if rec.lease is None or rec.state is not State.IN_PROGRESS:
-                continue
-            owner = Lease.parse(rec.lease).worker
-            known = f"{rec.id} {rec.lease}" in held if owner == worker else is_alive(connection, owner)
-            if known:
-                continue
-            logged = read_events(connection, rec.id)
-            number = logged[-1].number + 1 if logged else 1
-            seen = rec.meta.output_seen or any(event.kind is Kind.DELTA for event in logged)
-            meta = replace(
-                rec.meta,
-                reserved_bytes=0,
-                output_seen=seen,
-                attempt=_attempts(rec, logged),
-                made_tokens=sum(len(event.data.get("tokens", ())) for event in logged),
-            )
-            event = LoggedEvent(number, Kind.REQUEUED, {"reason": "worker_lost", "attempt": meta.attempt})
-            if queue.swap(queue.requeue(rec, meta, event)) == [1]:
-                put_back.append(rec.id)
-    return put_back
-
-
-def _attempts(rec: JobRecord, logged: Iterable[LoggedEvent]) -> int:
-    """How often a job was claimed.
-
-    RQ's plain workers write back the fields that they read before the claim, as after a killed work
-    horse; the lease then tells, or the log where the job was put back since.
-    """
-    started: list[int] = [event.data.get("attempt", 0) for event in logged if event.kind is Kind.STARTED]
-    return max(rec.meta.attempt, Lease.parse(rec.lease).attempt if rec.lease else 0, *started)
+        return [job for job, wanted in zip(jobs, replies_of(pipeline) if jobs else [], strict=True) if wanted]

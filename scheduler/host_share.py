@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scheduler.errors import TidegateError, gib
+from scheduler.later import together, told_apart
 
 _Bytes = Annotated[int, Field(ge=0, lt=1 << 62)]
 _Seconds = Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)]
@@ -39,6 +40,8 @@ class Share:
     share_bytes: _Bytes
     pools: tuple[str, ...]
     lease_seconds: _Seconds
+    later: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What a later release wrote beside; written back as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,11 @@ def left_bytes(pool: str, whole_bytes: int, held: Collection[Share]) -> int:
 
 def dump(shares: Mapping[str, Share]) -> str:
     """Shares by their tokens, as JSON."""
-    return json.dumps({token: asdict(share) for token, share in shares.items()}, sort_keys=True)
+    return json.dumps({token: together(share, _NAMES) for token, share in shares.items()}, sort_keys=True)
 
 
 def parse(text: bytes | str) -> dict[str, Share]:
-    """Read what :func:`dump` wrote; what is no share is left out, and fields of later versions are."""
+    """Read what :func:`dump` wrote; what is no share is left out, fields of later releases are carried."""
     try:
         entries = json.loads(text) if text else {}
     except (ValueError, RecursionError):
@@ -132,12 +135,14 @@ def parse(text: bytes | str) -> dict[str, Share]:
     return found
 
 
+_OBJECT: Final = TypeAdapter(dict[str, Any])
 _SHARE: Final = TypeAdapter(Share)
+_NAMES: Final = tuple(Share.__slots__)
 
 
 def _read(entry: Any) -> Share | None:
     try:
-        return _SHARE.validate_python(entry)
+        return _SHARE.validate_python(told_apart(_OBJECT.validate_python(entry), _NAMES))
     except ValidationError:
         return None
 

@@ -248,10 +248,7 @@ class Ledger:
             batch.advance(holder, cached_tokens, max_tokens)
 
     def hasten(self, holder: Holder) -> None:
-        """Note that a holder's prompt was computed for others before: it decodes beside rows that would have ended.
-
-        The reservation rises by that as it does where answers become longer.
-        """
+        """Note that a prompt was computed for others before: then more is held, as where answers become longer."""
         batch = self._batch_of(holder)
         if batch is not None:
             batch.grown = True

@@ -5,97 +5,152 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Unpack
 
 from redis import Redis
 
 from scheduler import fleet
-from scheduler.door import Door, wanted
-from scheduler.errors import ClientError, gib
-from scheduler.events import Kind, LoggedEvent, last_number, publish_command
+from scheduler.door import Door, stored, wanted
+from scheduler.endings import Endings
+from scheduler.envelope import ENVELOPE_VERSION
+from scheduler.errors import ClientError, gib, so_many
 from scheduler.foresight import Row
+from scheduler.grammar_trial import refuse_ungrammatical
 from scheduler.histories import Histories
-from scheduler.job import JOB_ID, TERMINAL, State, new_job_id
-from scheduler.lanes import tidy_swap
+from scheduler.job import Lease, State, new_job_id
+from scheduler.keyring import KeyRing
+from scheduler.listing import Filters, Listing, Page, Wishes
+from scheduler.once import Fresh, Once, Repeats
 from scheduler.outlook import Outlook, Wanted
 from scheduler.positions import refuse_overlong
+from scheduler.progress import Far
 from scheduler.queue import JobQueue
-from scheduler.record import ENVELOPE_VERSION, JobRecord, Meta, Outcome
-from scheduler.refusals import never_fits, overdue_outcome, told_apart
+from scheduler.record import JobRecord, Meta
+from scheduler.refusals import never_fits, not_served, told_apart
 from scheduler.request import JobRequest
+from scheduler.room import urgent
 from scheduler.settings import Settings
-from scheduler.slip import Slip
 from scheduler.standing import Standing
+from scheduler.tally import started_by
 from scheduler.tokenizers import PromptCounter, PromptTokens
 from scheduler.verdict import Decision, Verdict, WorkerView, judge
+from scheduler.webhook_delivery import promise
 
 _FLEET_SECONDS = 0.5
 """How old the list of workers may be when a job is judged."""
 
-_LIST_SCAN = 200
 
-_CANCEL_TRIES = 20
-"""A job moves under a cancellation now and then; one that cannot be ended so often was put by others
-where RQ keeps jobs for later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of jobs, newest first, and the cursor of the next."""
-
-    records: tuple[JobRecord, ...]
-    next_cursor: str | None
-
-
-class Lifecycle:
+class Lifecycle(Endings):
     """What clients do to jobs.
 
     Args:
         connection: a client that answers bytes.
         settings: the process's settings.
         clock: Unix seconds.
+        pause: waits so many seconds.
     """
 
-    def __init__(self, connection: Redis, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        self.connection = connection
+    def __init__(
+        self,
+        connection: Redis,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(JobQueue(connection, settings.result_ttl), self.outlook, clock, pause)
         self.settings = settings
-        self.queue = JobQueue(connection, settings.result_ttl)
+        self.keys = KeyRing(connection, clock)
         self.histories = Histories(connection, clock)
         self._counter = PromptCounter(connection, clock)
-        self._clock = clock
         self._workers: tuple[float, list[fleet.WorkerReport]] = (0.0, [])
         self._views: tuple[WorkerView, ...] = ()
+        self._far: dict[tuple[str, str], Far | None] = {}
         self._sources = frozenset(settings.model_sources)
         self._door = Door(self.queue, settings, self.outlook, clock)
+        self.spending = self._door.spending
+        self._repeats = Repeats(self.queue, self.get)
+        self._listing = Listing(self.queue)
 
-    def submit(self, request: JobRequest, owner: str = "", *, again: bool | None = None) -> JobRecord:
+    def submit(self, request: JobRequest, owner: str = "", **how: Any) -> JobRecord:
         """Accept a job into its queue, as :meth:`accept` does; the job."""
-        return self.accept(request, owner, again=again)[0]
+        return self.accept(request, owner, **how)[0]
 
     def accept(
-        self, request: JobRequest, owner: str = "", *, again: bool | None = None
+        self,
+        request: JobRequest,
+        owner: str = "",
+        *,
+        again: bool | None = None,
+        note: Mapping[str, Any] | None = None,
+        once: Once | None = None,
+        traceparent: str | None = None,
+        retry_of: str | None = None,
     ) -> tuple[JobRecord, Standing | None]:
         """Accept a job into its queue; the job, and where it stands if that is known already.
+
+        Where the same submission came before, as ``once`` tells, that is the job it made, which says that it is
+        ``replayed``.
 
         Args:
             request: what is asked.
             owner: whose share it counts against, as :func:`scheduler.owner.owner_of` names it.
             again: whether its client was refused before; None where it does not say.
+            note: what the API wants to know of the job later, as JSON; kept beside the request, read by no worker.
+            once: what tells the submission from others; None where nothing does.
+            traceparent: the trace that it belongs to, as :mod:`scheduler.traceparent` writes it; None: to none.
+            retry_of: the job whose request this is.
 
         Raises:
-            ClientError: ``model_not_found``, ``invalid_request`` (more prompt than the model has positions),
-                ``memory_never_fits``, ``no_worker``, ``queue_full``, ``insufficient_memory`` (the request
-                would rather fail than wait).
+            ClientError: ``model_not_found``, ``invalid_request`` (more prompt than the model has positions, an
+                answer's form that cannot be imposed, a webhook that could not be sent), ``memory_never_fits``,
+                ``no_worker``, ``queue_full``, ``insufficient_memory`` (the request would rather fail than wait),
+                ``idempotency_mismatch``; of its owner's API key, where there are any: ``forbidden``,
+                ``rate_limit_exceeded``, ``unauthorized`` (it was removed).
         """
+
+        def make(fresh: Fresh) -> tuple[JobRecord, Standing | None]:
+            rec, workers = self.prepare(request, owner, note)
+            if retry_of is not None or traceparent is not None:
+                rec = replace(rec, meta=replace(rec.meta, retry_of=retry_of, traceparent=traceparent))
+            key, also = self.keys.of_owner(owner), fresh.swap(rec.id)
+            return rec, self._door.let_in(rec, workers, again=again, key=key, also=also)
+
+        try:
+            if once is None:
+                accepted = make(Fresh())
+            else:
+                refused = bool(again) and self._door.expects(request, owner)
+                accepted = self._repeats.accept(once, make, refused=refused)
+        except ClientError as error:
+            self.tally.count("refusals", error.code)
+            self.tally.told(error.retry_after, error.code)
+            raise
+        if not accepted[0].replayed:
+            self.tally.count("submissions", accepted[0].meta.priority)
+        return accepted
+
+    def prepare(
+        self, request: JobRequest, owner: str = "", note: Mapping[str, Any] | None = None
+    ) -> tuple[JobRecord, Sequence[WorkerView]]:
+        """A job as it would be accepted, judged but stored nowhere yet, and the workers that take it.
+
+        Raises:
+            ClientError: as :meth:`accept`, but ``queue_full``, ``rate_limit_exceeded`` and ``idempotency_mismatch``.
+        """
+        key = self.keys.of_owner(owner)
+        if key is not None:
+            key.insist(request.model, request.priority)
         now = round(self._clock(), 6)  # as RQ keeps it: microseconds
         views = self.views()
-        if request.model not in self._sources and not any(request.model in view.served for view in views):
-            reason = f"the model {request.model!r} is not served here"
-            raise ClientError("model_not_found", reason, param="model")
+        served = self._sources.union(*(view.served for view in views))
+        if request.model not in served:
+            raise not_served(request.model, (name for name in served if key is None or key.may_use(name)))
+        refuse_ungrammatical(request)
         workers = [view for view in views if view.takes(request.model, request.priority)]
         max_tokens = request.max_tokens or self.settings.default_max_tokens
+        webhook = promise(request.webhook, self.settings, "response" if "response" in (note or {}) else "job")
         prompt = self._counter.count(request)
         refuse_overlong(self._counter, request, prompt, workers)
         verdict = self._judge(workers, request.model, prompt, max_tokens)
@@ -105,33 +160,14 @@ class Lifecycle:
         if request.on_insufficient_memory == "fail":
             work_tokens = self._work_tokens(request.model, prompt.likely, max_tokens)
             self._refuse_waiting(workers, request, verdict, work_tokens)
-        rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now)
-        return rec, self._door.let_in(rec, workers, again=again)
-
-    def get(self, job_id: str) -> JobRecord:
-        """A job.
-
-        Raises:
-            ClientError: ``not_found``.
-        """
-        if not JOB_ID.fullmatch(job_id):
-            raise ClientError("not_found", f"no job {job_id[:64]!r}", param="id")
-        rec = self.queue.fetch(job_id)
-        if rec.overdue(self._clock()) and self.end_waiting(rec, overdue_outcome(rec, self.outlook())):
-            return self.queue.fetch(job_id)
-        return rec
-
-    def end_overdue(self) -> list[str]:
-        """End every waiting job whose ``queue_timeout`` has passed; their ids."""
-        now = self._clock()
-        late = [rec for rec in self.queue.headings(self.queue.overdue(now)) if rec.overdue(now)]
-        if not late:
-            return []
-        outlook = self.outlook()
-        return [rec.id for rec in late if self.end_waiting(rec, overdue_outcome(rec, outlook))]
+        rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now, note)
+        return replace(rec, webhook=webhook, meta=replace(rec.meta, keyed=key is not None)), workers
 
     def view(self, rec: JobRecord, standing: Standing | None = None) -> dict[str, Any]:
         """A job as clients see it, with its place (read where not given) and the seconds until it should start."""
+        if rec.state is State.IN_PROGRESS:
+            self.workers()
+            return rec.view(far=self._far.get((Lease.parse(rec.lease or "?/0").worker, rec.id)))
         if rec.state is not State.QUEUED:
             return rec.view()
         stands = standing or self.queue.standing(rec)
@@ -141,68 +177,27 @@ class Lifecycle:
             each.starts_at[rec.id] - outlook.now for each in outlook.workers if rec.id in each.starts_at
         ]
         eta = min([eta, *(seconds for seconds in promised if seconds > 0)])  # an overdue one tells nothing
-        return rec.view(stands.position, round(eta, 1))
+        preparing = fleet.state_of(self.takers(rec.meta), rec.meta.model) in {"loading", "measuring"}
+        return rec.view(
+            stands.position, None if preparing else round(eta, 1)
+        )  # nobody knows how long it takes
 
-    def cancel(self, job_id: str) -> JobRecord:
-        """End a job that waits, or ask the worker that holds it to; a job that ended stays as it is.
-
-        Returns:
-            The job at that moment: ended, or in progress with its cancellation asked for.
-        """
-        rec = self.get(job_id)
-        for _ in range(_CANCEL_TRIES):
-            if rec.state in TERMINAL or (rec.cancel_requested and rec.state is not State.QUEUED):
-                break
-            done = (
-                self.end_waiting(rec, Outcome(State.CANCELLED))
-                if rec.state is State.QUEUED
-                else self.queue.ask_cancel(rec)
-            )
-            rec = self.get(job_id)
-            if done:
-                break
-        return rec
-
-    def end_waiting(self, rec: JobRecord, outcome: Outcome) -> bool:
-        """End a job that waits; False where it does not wait any more."""
-        if rec.state is not State.QUEUED:
-            return False
-        event = LoggedEvent(last_number(self.connection, rec.id) + 1, Kind(outcome.state.value))
-        swap = self.queue.finish(rec, outcome, [event], self._clock())
-        # Told in the same swap: a job that was claimed meanwhile must not be announced as ended.
-        told = replace(swap, commands=(*swap.commands, publish_command([(rec.id, event)])))
-        return self.queue.swap(told, tidy_swap(Slip.of(rec)))[0] == 1
+    def view_all(self, records: Sequence[JobRecord]) -> list[dict[str, Any]]:
+        """Several jobs as clients see them, with their places, which are read together."""
+        standings = self.queue.standings([rec for rec in records if rec.state is State.QUEUED])
+        return [self.view(rec, standings.get(rec.id)) for rec in records]
 
     def page(
         self,
         *,
         limit: int = 20,
         after: str | None = None,
-        status: str | None = None,
-        model: str | None = None,
-        priority: str | None = None,
+        before: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        **wanted: Unpack[Wishes],
     ) -> Page:
-        """Jobs, newest first, without their requests.
-
-        Args:
-            limit: how many at most.
-            after: the cursor of the page before: a job's id.
-            status, model, priority: only those.
-        """
-        found: list[JobRecord] = []
-        wants = (status, model, priority)
-        cursor, count = after, limit + 1 if wants == (None, None, None) else _LIST_SCAN
-        while True:
-            ids = self.queue.newest(count, cursor)
-            for rec in self.queue.headings(ids):
-                has = (rec.wire_state.value, rec.meta.model, rec.meta.priority)
-                if all(want in {None, each} for want, each in zip(wants, has, strict=True)):
-                    found.append(rec)
-            if len(found) > limit:
-                return Page(self._as_ended(found[:limit]), found[limit - 1].id)
-            if len(ids) < count:
-                return Page(self._as_ended(found), None)
-            cursor, count = ids[-1], _LIST_SCAN
+        """Jobs, newest first unless ``order`` says otherwise, as :meth:`scheduler.listing.Listing.page` finds them."""
+        return self._listing.page(Filters(**wanted), limit=limit, after=after, before=before, order=order)
 
     def workers(self) -> list[fleet.WorkerReport]:
         """The live workers, at most half a second old."""
@@ -210,6 +205,12 @@ class Lifecycle:
         if not 0 <= now - self._workers[0] < _FLEET_SECONDS:
             self._workers = (now, fleet.live_workers(self.connection))
             self._views = tuple(report.view() for report in self._workers[1])
+            started = {f"{each.name} {each.pid}": started_by(each.measures) for each in self._workers[1]}
+            for seconds in self._door.needed.saw(started, now):
+                self.tally.note("retry_after_needed_seconds", seconds)
+            self._far = {
+                (each.name, job.job_id): job.far for each in self._workers[1] for job in each.running
+            }
         return self._workers[1]
 
     def views(self) -> tuple[WorkerView, ...]:
@@ -230,14 +231,9 @@ class Lifecycle:
         """When a job that was refused, or failed for want of memory, could start if it came again."""
         return told_apart(self.outlook().start_seconds(job))
 
-    def takers(self, model: str, priority: str) -> list[fleet.WorkerReport]:
+    def takers(self, meta: Meta) -> list[fleet.WorkerReport]:
         """The live workers that run such jobs."""
-        return [report for report in self.workers() if report.takes(model, priority)]
-
-    def _as_ended(self, records: Sequence[JobRecord]) -> tuple[JobRecord, ...]:
-        """The same jobs; those that had ended when they were read, with how."""
-        ended = iter(self.queue.with_outcomes([rec for rec in records if rec.state in TERMINAL]))
-        return tuple(next(ended) if rec.state in TERMINAL else rec for rec in records)
+        return [each for each in self.workers() if each.takes(meta.model, meta.priority, meta.version)]
 
     def _judge(
         self, workers: Sequence[WorkerView], model: str, prompt: PromptTokens, max_tokens: int
@@ -251,11 +247,11 @@ class Lifecycle:
     def _refuse_waiting(
         self, workers: Sequence[WorkerView], request: JobRequest, verdict: Verdict, work_tokens: int
     ) -> None:
-        """Refuse a job that would rather fail than wait: it could start behind all that waits."""
+        """Refuse a job that would rather fail than wait: it could start behind all that comes before it."""
         loaded = [view for view in workers if request.model in view.cards]
         free = max((view.headroom_bytes for view in loaded), default=0)
         outlook = self.outlook()
-        jobs = sum(jobs for jobs, _ in outlook.waiting.values())
+        jobs = sum(outlook.waiting[each][0] for each in urgent(request.priority) if each in outlook.waiting)
         weights = min((view.cards[request.model].weights_bytes for view in loaded), default=0)
         need = verdict.need_bytes - weights
         if jobs or need > free or not loaded:
@@ -263,7 +259,7 @@ class Lifecycle:
             raise ClientError(
                 "insufficient_memory",
                 f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free, "
-                f"and {jobs:,} jobs that wait come first",
+                f"and {so_many(jobs, 'job')} that {'waits comes' if jobs == 1 else 'wait come'} first",
                 retry_after=told_apart(outlook.start_seconds(job, jobs)),
                 estimated_bytes=need,
                 limit_bytes=free,
@@ -281,6 +277,7 @@ class Lifecycle:
         max_tokens: int,
         verdict: Verdict,
         now: float,
+        note: Mapping[str, Any] | None,
     ) -> JobRecord:
         meta = Meta(
             model=request.model,
@@ -295,6 +292,7 @@ class Lifecycle:
             budget_bytes=verdict.limit_bytes or None,
             metadata=request.metadata,
         )
-        body = request.model_dump(mode="json", exclude_defaults=True)
-        envelope = {"version": ENVELOPE_VERSION, "request": body}
+        envelope = {"version": ENVELOPE_VERSION, "request": stored(request)} | (
+            {"note": dict(note)} if note else {}
+        )
         return JobRecord(new_job_id(now), State.QUEUED, meta, now, now, envelope, from_end=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.clock import Starts, Work, total
+from scheduler.envelope import ENVELOPE_VERSION
 from scheduler.room import urgent
 from scheduler.shares import fair_ahead
 from scheduler.verdict import WorkerView
@@ -20,6 +21,8 @@ class Wanted:
     work_tokens: int
     estimated_bytes: int
     """Alone, its model's weights counted; 0 where that is not known."""
+    version: int = ENVELOPE_VERSION
+    """Its envelope's: it tells who can run it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Outlook:
 
     def of_job(self, job: Wanted) -> Starts:
         """The clock of those that wait with a job or before its class, on the workers that take it."""
-        takers = [each.as_for(job.model) for each in self.workers if each.takes(job.model, job.priority)]
+        asked = (job.model, job.priority, job.version)
+        takers = [each.as_for(job.model) for each in self.workers if each.takes(*asked)]
         weights = [each.cards[job.model].weights_bytes for each in takers if job.model in each.cards]
         need = max(0, job.estimated_bytes - min(weights, default=0))
         return Starts(takers, self._ahead(job.priority), job.work_tokens, need, self.now)

@@ -6,18 +6,28 @@ import hashlib
 import re
 from typing import Final
 
-OWNER: Final = re.compile("(?:[0-9a-f]{16})?")
+OWNER_DIGITS: Final = 16
+
+OWNER: Final = re.compile(f"(?:[0-9a-f]{{{OWNER_DIGITS}}})?")
 """The first 16 hexadecimal digits of a key's SHA-256, or '' for those without a key, who are one owner."""
+
+
+def token_of(authorization: str | None) -> str | None:
+    """The bearer token in a request's ``Authorization`` header (RFC 6750); None where it has none."""
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def token_digest(token: str) -> str:
+    """A token's SHA-256, hexadecimal."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
 
 
 def owner_of(authorization: str | None) -> str:
     """Who a request is for: the owner that its bearer token names; '' where it has none.
 
     Args:
-        authorization: the request's ``Authorization`` header (RFC 6750).
+        authorization: the request's ``Authorization`` header.
     """
-    scheme, _, token = (authorization or "").strip().partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        return ""
-    return hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()[:16]
+    token = token_of(authorization)
+    return token_digest(token)[:OWNER_DIGITS] if token else ""

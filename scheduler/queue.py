@@ -3,7 +3,7 @@
 Waiting jobs are ordinary RQ jobs in ordinary RQ lists. A claim takes a job from its list into RQ's
 started registry in one step, so that a job is never between the two, whoever dies.
 
-Keys beside RQ's own, and those of :mod:`scheduler.waiting` and :mod:`scheduler.events`::
+Keys beside RQ's own, and those of :mod:`scheduler.waiting`, :mod:`scheduler.events`, :mod:`scheduler.webhooks`::
 
     tidegate:jobs           sorted set; every job's id, whose order is that of creation, for listing
     tidegate:inbox:{worker} channel; a job that the worker holds shall be cancelled
@@ -25,13 +25,8 @@ from rq.utils import utcformat
 from scheduler import lanes
 from scheduler.events import Kind, LoggedEvent, append_command, events_key, publish_command
 from scheduler.job import Event, Lease, State, advance
-from scheduler.record import (
-    CANCEL_FIELD,
-    LEASE_FIELD,
-    JobRecord,
-    Meta,
-    Outcome,
-)
+from scheduler.outcome import Outcome
+from scheduler.record import CANCEL_FIELD, LEASE_FIELD, JobRecord, Meta
 from scheduler.rq_records import NO_TIMEOUT, end_execution, end_job, rq_job, start_execution
 from scheduler.shares import Turn
 from scheduler.shelf import Shelf
@@ -39,12 +34,14 @@ from scheduler.slip import Slip
 from scheduler.standing import Standing, read_standing, standing_commands
 from scheduler.swap import Guard, Swap, Swapper, Word, record
 from scheduler.waiting import Bounds, enter_commands, leave_commands, pass_swap
+from scheduler.webhooks import end_commands, promise_commands
 
 JOBS_KEY: Final = "tidegate:jobs"
 
 JOB_FUNCTION: Final = "workers.run.generate"
 """Enqueued by name: the API never imports the workers."""
 
+_NOTHING: Final = Swap()
 _RQ_RETRIES: Final = 100  # so that RQ's own recovery, should it come first, requeues instead of failing
 
 
@@ -66,19 +63,22 @@ class JobQueue(Shelf):
         self.swap = Swapper(connection)
         self._ttl = result_ttl
 
-    def newest(self, count: int, before: str | None = None) -> list[str]:
-        """Jobs' ids, newest first, from behind one on."""
-        ids: Any = self.connection.zrevrangebylex(JOBS_KEY, f"({before}" if before else "+", "-", 0, count)
-        return [entry.decode() for entry in ids]
+    @property
+    def result_ttl(self) -> int:
+        """Seconds that an ended job is kept."""
+        return self._ttl
 
     def rq_job(self, rec: JobRecord) -> Job:
         """RQ's job for a record, to write with; it reads nothing."""
         return rq_job(self.connection, rec, self._ttl)
 
-    def swap_and_look(self, swap: Swap, rec: JobRecord) -> tuple[bool, Standing]:
-        """Whether a swap was done, and where a job stands behind it; one round trip."""
-        done, replies = self.swap.and_read(swap, standing_commands(rec, self._lists))
-        return done == 1, read_standing(rec, replies)
+    def swap_and_look(
+        self, swap: Swap, rec: JobRecord, reads: Sequence[tuple[Word, ...]] = ()
+    ) -> tuple[int, Standing, list[Any]]:
+        """A swap's answer, where a job stands behind it, and the replies to more reads; one round trip."""
+        standing = standing_commands(rec, self._lists)
+        done, replies = self.swap.and_read(swap, (*standing, *reads))
+        return done, read_standing(rec, replies[: len(standing)]), replies[len(standing) :]
 
     def submit(self, rec: JobRecord, bounds: Bounds) -> bool:
         """Put a new job at its queue's end; False where a bound is reached."""
@@ -101,13 +101,14 @@ class JobQueue(Shelf):
         job.created_at = datetime.fromtimestamp(rec.created_at, UTC)
         job.retries_left, job.enqueue_at_front_on_retry = _RQ_RETRIES, True
         queue = self._queues[rec.meta.priority]
-        first = LoggedEvent(1, Kind.QUEUED)
+        first = LoggedEvent(1, Kind.QUEUED, {"at": rec.created_at})
         return Swap(
             guards=bounds.guards(Slip.of(rec)),
             commands=(
                 *record(self.connection, lambda pipe: queue.enqueue_job(job, pipeline=pipe)),
                 ("ZADD", JOBS_KEY, 0, rec.id),
                 *enter_commands(rec),
+                *promise_commands(job.key, rec.webhook),
                 append_command(rec.id, first),
                 publish_command([(rec.id, first)]),
             ),
@@ -195,6 +196,7 @@ class JobQueue(Shelf):
                 ("HDEL", job.key, LEASE_FIELD, CANCEL_FIELD),
                 *record(self.connection, lambda pipe: end_job(rec, outcome, job, self._ttl, pipe)),
                 *leave,
+                *end_commands(job.key, rec.webhook, rec.id, outcome.state.value, now_seconds),
                 *(append_command(rec.id, event) for event in events),
                 ("EXPIRE", events_key(rec.id), self._ttl),
                 ("EXPIRE", job.key, self._ttl),
@@ -240,8 +242,13 @@ class JobQueue(Shelf):
         """Take a job given back out of its list, for RQ to put it there again; False where others were first."""
         return self.swap(Swap(self._taken(rec))) == [1]
 
-    def ask_cancel(self, rec: JobRecord) -> bool:
-        """Mark a held job as unwanted and tell its worker; False where it is not held so any more."""
+    def ask_cancel(self, rec: JobRecord, also: Swap = _NOTHING) -> bool:
+        """Mark a held job as unwanted and tell its worker; False where it is not held so any more.
+
+        Args:
+            rec: the job.
+            also: what must be true and happen with it.
+        """
         worker = Lease.parse(rec.lease or "?/0").worker
         swap = Swap(
             guards=self._held(rec),
@@ -250,7 +257,7 @@ class JobQueue(Shelf):
                 ("PUBLISH", inbox_channel(worker), rec.id),
             ),
         )
-        return self.swap(swap) == [1]
+        return self.swap(swap.beside(also)) == [1]
 
     def _held(self, rec: JobRecord) -> tuple[Guard, ...]:
         """That the attempt holds its job; RQ's own recovery takes jobs away by their status alone."""

@@ -6,13 +6,30 @@ The worker reads requests back from Redis, so it validates them again with the s
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import takewhile
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from scheduler.answer_form import NamedTool, ResponseFormat, ToolChoice, tool_name
 from scheduler.errors import ClientError
+from scheduler.message import Message
+from scheduler.request_schema import as_it_validates
+from scheduler.spelling import meant
+from scheduler.webhook_address import Target
+from scheduler.webhook_signature import read_secret
 
 MAX_TEXT_BYTES = 4 << 20
 """The largest prompt, in bytes of UTF-8."""
@@ -25,77 +42,68 @@ _MARKERS_PER_MESSAGE = 8
 _MARKERS_PER_PROMPT = 32
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-TextKind = Literal["text", "input_text", "output_text"]
-
-
-class TextPart(_Strict):
-    """One piece of a message's content."""
-
-    type: TextKind = "text"
-    text: str
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _is_text(cls, value: object) -> object:
-        if value not in get_args(TextKind):
-            raise ValueError("only text parts are taken")
-        return value
-
-
-class Message(BaseModel):
-    """One turn of a conversation; fields beyond these go to the chat template as they are."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | tuple[TextPart, ...] | None = None
-    name: str | None = None
-    tool_calls: tuple[dict[str, Any], ...] | None = None
-    tool_call_id: str | None = None
-
-    @model_validator(mode="after")
-    def _says_something(self) -> Message:
-        if self.content is None and not self.tool_calls:
-            raise ValueError("a message needs content or tool_calls")
-        return self
-
-    @property
-    def text(self) -> str:
-        """The content as one string."""
-        if self.content is None:
-            return ""
-        return self.content if isinstance(self.content, str) else "".join(p.text for p in self.content)
-
-    def for_template(self) -> dict[str, Any]:
-        """The message as a chat template reads it; ``developer`` is said as ``system``."""
-        fields = self.model_dump(exclude_none=True)
-        fields["content"] = self.text
-        if self.role == "developer":
-            fields["role"] = "system"
-        return fields
-
-
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 """Numbers and truth values as JSON has them: a string that looks like one, or one for the other, is refused."""
 
+_INDEX_PATTERN = "^(0|[1-9][0-9]{0,8})$"
 TokenId = Annotated[int, Field(ge=0, lt=1 << 32)]
 """What an array of indices can hold; whether the model has the token is the worker's to say."""
 
 
-class JobRequest(_Strict):
+MaxTokens = Annotated[Integer, Field(ge=1, le=1 << 20)]
+
+
+Url = Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+class Webhook(BaseModel):
+    """Where to tell of the end of a job, and the secret that signs it: `whsec_` and 24 to 64 bytes in base64."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Url
+    secret: SecretStr | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_sound(cls, value: str) -> str:
+        Target.read(value)
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _signs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            read_secret(value.get_secret_value())
+        return value
+
+
+def _url_alone(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+WebhookField = Annotated[Webhook, BeforeValidator(_url_alone, json_schema_input_type=Url | Webhook)]
+"""A webhook as requests have it: an object, or its URL alone."""
+
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+TopLogprobs = Annotated[Integer, Field(ge=0, le=20)]
+
+
+class JobRequest(BaseModel):
     """One generation request (units: tokens, seconds). Null says nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=as_it_validates)
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=4096)] | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
     tools: Annotated[tuple[dict[str, Any], ...], Field(max_length=256)] | None = None
-    max_tokens: Annotated[Integer, Field(ge=1, le=1 << 20)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: Flag = True
+    response_format: ResponseFormat | None = None
+    max_tokens: MaxTokens | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[Integer, Field(ge=0, le=1 << 20)] = 0
@@ -104,13 +112,15 @@ class JobRequest(_Strict):
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: (
-        Annotated[dict[TokenId, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] | None
+        Annotated[
+            dict[TokenId, Annotated[Number, Field(ge=-100, le=100)]],
+            Field(max_length=1024, json_schema_extra={"propertyNames": {"pattern": _INDEX_PATTERN}}),
+        ]
+        | None
     ) = None
     seed: Annotated[Integer, Field(ge=-(1 << 63), lt=1 << 64)] | None = None
-    stop: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=16)
-    ] = ()
-    logprobs: Annotated[Integer, Field(ge=0, le=20)] | None = None
+    stop: Annotated[tuple[StopText, ...], Field(max_length=16)] = ()
+    logprobs: TopLogprobs | None = None
     priority: Literal["interactive", "standard", "batch"] = "standard"
     queue_timeout: Annotated[Number, Field(gt=0, le=604_800)] | None = None
     run_timeout: Annotated[Number, Field(gt=0, le=604_800)] | None = None
@@ -120,6 +130,7 @@ class JobRequest(_Strict):
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16),
     ] = {}
+    webhook: WebhookField | None = None
     stream: Flag = False
 
     @model_validator(mode="before")
@@ -137,12 +148,16 @@ class JobRequest(_Strict):
             raise ValueError("at least one message is needed")
         return value
 
-    @field_validator("stop", mode="before")
+    @field_validator(
+        "stop",
+        mode="before",
+        json_schema_input_type=StopText | Annotated[tuple[StopText, ...], Field(max_length=16)],
+    )
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("logprobs", mode="before")
+    @field_validator("logprobs", mode="before", json_schema_input_type=TopLogprobs | bool | None)
     @classmethod
     def _flag_or_count(cls, value: object) -> object:
         return {True: 0, False: None}[value] if isinstance(value, bool) else value
@@ -155,10 +170,29 @@ class JobRequest(_Strict):
             raise _fault("prompt", "give this or messages, not both")
         if self.tools is not None and self.messages is None:
             raise _fault("tools", "these need messages")
+        if self.must_call and not self.tools:
+            raise _fault("tool_choice", "it needs tools")
+        if isinstance(self.tool_choice, NamedTool) and not self.tools_to_call:
+            raise _fault("tool_choice", f"no tool is named {self.tool_choice.function.name[:64]!r}")
         if (size := self.text_bytes) > MAX_TEXT_BYTES:
             field = "prompt" if self.messages is None else "messages"
             raise _fault(field, f"the text is {size:,} bytes; at most {MAX_TEXT_BYTES:,} are taken")
         return self
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer must be a call of a tool."""
+        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+
+    @property
+    def tools_to_call(self) -> tuple[dict[str, Any], ...]:
+        """The tools that the answer may call."""
+        if self.tool_choice == "none":
+            return ()
+        if isinstance(self.tool_choice, NamedTool):
+            wanted = self.tool_choice.function.name
+            return tuple(tool for tool in self.tools or () if tool_name(tool) == wanted)
+        return self.tools or ()
 
     @property
     def text_bytes(self) -> int:
@@ -192,18 +226,26 @@ def read_request(data: object) -> JobRequest:
     try:
         return JobRequest.model_validate(data)
     except ValidationError as error:
-        raise invalid_request(error) from None
+        raise invalid_request(error, JobRequest.model_fields) from None
     except RecursionError:
         raise ClientError("invalid_request", "the request is nested too deeply") from None
 
 
-def invalid_request(error: ValidationError) -> ClientError:
-    """A validation error as the client's: the first fault, as deep inside its field as any is told."""
+def invalid_request(error: ValidationError, known: Iterable[str] = ()) -> ClientError:
+    """A validation error as the client's: the first fault, as deep inside its field as any is told.
+
+    Args:
+        error: pydantic's.
+        known: the request's fields, of which one may be meant where another is named.
+    """
     faults = error.errors(include_url=False, include_input=False)
     field = _path(faults[0])
     same = takewhile(lambda fault: _path(fault)[: len(field)] == field, faults)  # a union's, one a type
     deepest = max(same, key=lambda fault: len(_path(fault)))
     message = deepest["msg"].removeprefix("Value error, ")
+    if deepest["type"] == "extra_forbidden":
+        like = meant(field[0], known) if len(deepest["loc"]) == 1 else None
+        message = "there is no such field" + (f"; is {like} meant?" if like else "")
     param = ".".join(_path(deepest)) or None
     return ClientError("invalid_request", f"{param}: {message}" if param else message, param=param)
 
@@ -215,6 +257,8 @@ def _fault(field: str, reason: str) -> PydanticCustomError:
 
 def _path(fault: ErrorDetails) -> list[str]:
     """Where a fault is, without pydantic's names for the types of a union."""
-    inside = {"str", "function-before", "constrained-str"}
-    path = [str(part) for part in fault["loc"] if str(part) not in inside and "[" not in str(part)]
+    inside = {"str", "function-before", "constrained-str", "NamedTool"}
+    loc = [str(part) for part in fault["loc"]]
+    own = loc[-1:] if fault["type"] == "extra_forbidden" else []  # the client's word, whatever it looks like
+    path = [part for part in loc[: len(loc) - len(own)] if part not in inside and "[" not in part] + own
     return path or ([fault["ctx"]["field"]] if fault["type"] == "fault" else [])

@@ -7,11 +7,17 @@ than the rest of it. Its connections are used here as its own clients use them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from hiredis import pack_command
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import ResponseError
+
+_FOREIGN: Final = (
+    *("WRONGTYPE", "is not an integer", "is not a valid float", "value is not a float"),
+    "exhausted the last possible ID",  # a stream that has an entry at the end of all numbers takes no other
+)
 
 
 def round_trip(client: Redis, commands: Sequence[tuple[str | bytes | float, ...]]) -> list[Any]:
@@ -46,3 +52,21 @@ def round_trip(client: Redis, commands: Sequence[tuple[str | bytes | float, ...]
         if isinstance(reply, Exception):
             raise reply
     return replies
+
+
+def replies_of(pipeline: Pipeline) -> list[Any]:
+    """The replies to a pipeline's reads; None where others gave a key another type: what it held is gone.
+
+    Raises:
+        RedisError: the server did not answer, or refused a command for another reason.
+    """
+    replies = pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not is_foreign(reply):
+            raise reply
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+
+def is_foreign(error: Exception) -> bool:
+    """Whether the server refused a command for what others wrote: a key of another type, a count that is no number."""
+    return isinstance(error, ResponseError) and any(words in str(error) for words in _FOREIGN)

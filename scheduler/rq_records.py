@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
+from collections.abc import Sequence
 from typing import Final
 
 from redis import Redis
@@ -16,7 +16,10 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from scheduler.job import Lease, State
-from scheduler.record import RQ_STATUS, JobRecord, Outcome
+from scheduler.outcome import Outcome, read_ended
+from scheduler.record import JobRecord
+from scheduler.rq_status import RQ_STATUS
+from scheduler.stored_json import read_json
 
 _EXECUTION_SECONDS: Final = 120
 _NULL: Final = base64.b64encode(b"null")
@@ -73,10 +76,9 @@ def end_job(rec: JobRecord, outcome: Outcome, job: Job, ttl: int, pipe: Pipeline
     BaseRegistry.add(registry, job, ttl, pipeline=pipe)
 
 
-def read_outcome(results: list[tuple[bytes, dict[bytes, bytes]]]) -> Outcome | None:
+def read_outcome(results: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> Outcome | None:
     """The outcome in RQ's newest results; a plain worker adds one of its own after ours."""
     for _, fields in results:
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # another function's result
-            value = json.loads(base64.b64decode(fields.get(b"return_value", _NULL)))
-            return Outcome(State(value["state"]), value.get("result"), value.get("error"))
+        with contextlib.suppress(ValueError):  # another function's result, or whatever others wrote there
+            return read_ended(read_json(base64.b64decode(fields.get(b"return_value", _NULL))))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,16 +15,20 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from scheduler import lanes
+from scheduler.depth import Depth, read_depth
+from scheduler.envelope import is_ours, read_envelope
 from scheduler.errors import ClientError
 from scheduler.heads import Found, Heads, Wanted
 from scheduler.job import PRIORITIES, State
-from scheduler.record import HEADING_FIELDS, JobRecord, is_ours, read_envelope, read_heading, read_record
-from scheduler.round_trip import round_trip
+from scheduler.record import HEADING_FIELDS, JobRecord, read_heading, read_record
+from scheduler.round_trip import replies_of, round_trip
 from scheduler.rq_records import read_outcome
+from scheduler.slip import counted
 from scheduler.standing import Standing, read_standing, standing_commands
 from scheduler.waiting import PASSES_KEY, overdue, waiting, waiting_by_class
 
 _PAGE: Final = 256
+_NO_VALUES: Final = (None,) * len(HEADING_FIELDS)
 
 _ENVELOPES_KNOWN: Final = 1 << 14
 """Jobs of which is remembered whether a worker can run them: a request never changes."""
@@ -42,7 +47,7 @@ class Shelf:
             name: Queue(name, connection=connection, serializer=JSONSerializer) for name in PRIORITIES
         }
         self._lists = {name: queue.key for name, queue in self._queues.items()}
-        self._runs: dict[str, bool] = {}
+        self._runs = OrderedDict[str, bool]()
         self._heads = Heads(connection, self._wanted, lambda name: self.rq_queue(name).key)
 
     def fetch(self, job_id: str) -> JobRecord:
@@ -59,11 +64,11 @@ class Shelf:
         for job_id in job_ids:
             pipeline.hgetall(Job.key_for(job_id))
             pipeline.xrevrange(Result.get_key(job_id), count=2)
-        replies = pipeline.execute()
+        replies = replies_of(pipeline)
         records = []
         for job_id, fields, results in zip(job_ids, replies[::2], replies[1::2], strict=True):
             try:
-                records.append(read_record(job_id, fields, read_outcome(results)))
+                records.append(read_record(job_id, fields or {}, read_outcome(results or ())))
             except ClientError:
                 if not missing_ok:
                     raise
@@ -73,10 +78,10 @@ class Shelf:
         """Several jobs without requests and outcomes; those that are gone, or not ours, are left out."""
         pipeline = self.connection.pipeline(transaction=False)
         for job_id in job_ids:
-            pipeline.hmget(Job.key_for(job_id), HEADING_FIELDS)
+            pipeline.hmget(Job.key_for(job_id).encode(errors="surrogateescape"), HEADING_FIELDS)
         records = []
-        for job_id, values in zip(job_ids, pipeline.execute() if job_ids else (), strict=True):
-            rec = _heading(job_id, values)
+        for job_id, values in zip(job_ids, replies_of(pipeline) if job_ids else (), strict=True):
+            rec = _heading(job_id, values or _NO_VALUES)
             if rec is not None:
                 records.append(rec)
         return records
@@ -86,8 +91,10 @@ class Shelf:
         pipeline = self.connection.pipeline(transaction=False)
         for rec in records:
             pipeline.xrevrange(Result.get_key(rec.id), count=2)
-        results = pipeline.execute() if records else ()
-        return [replace(rec, outcome=read_outcome(each)) for rec, each in zip(records, results, strict=True)]
+        results = replies_of(pipeline) if records else ()
+        return [
+            replace(rec, outcome=read_outcome(each or ())) for rec, each in zip(records, results, strict=True)
+        ]
 
     def envelope(self, job_id: str) -> dict[str, Any]:
         """A job's request, as it is stored.
@@ -107,7 +114,7 @@ class Shelf:
     def _keep_request(self, job_id: str, data: Any) -> None:
         """Find out of a job whether it can be run."""
         if len(self._runs) >= _ENVELOPES_KNOWN:
-            del self._runs[next(iter(self._runs))]  # the oldest
+            self._runs.popitem(last=False)  # the oldest
         try:
             self._runs[job_id] = is_ours(read_envelope(job_id, data))
         except ClientError:
@@ -147,16 +154,16 @@ class Shelf:
             pipeline.xrevrange(Result.get_key(job_id), count=2)
             if job_id in new:
                 pipeline.hget(key, "data")
-        counts, *rest = pipeline.execute()
+        counts, *rest = replies_of(pipeline)
         replies, records = iter(rest), list[Found]()
-        for job_id, passes in zip(job_ids, counts, strict=True):
+        for job_id, passes in zip(job_ids, counts or [None] * len(job_ids), strict=True):
             values, results = next(replies), next(replies)
             data = next(replies) if job_id in new else None
-            rec = _heading(job_id, values, results)
+            rec = _heading(job_id, values or _NO_VALUES, results or ())
             if job_id in new and (rec is not None or data is not None):
                 self._keep_request(job_id, data)
             if rec is not None and rec.state is State.QUEUED:
-                records.append((rec, int(passes or 0)))
+                records.append((rec, counted(passes)))
         return [(rec, passes) for rec, passes in records if wanted(rec) and self.runnable(rec.id)]
 
     def waiting(self) -> tuple[int, int]:
@@ -166,6 +173,10 @@ class Shelf:
     def waiting_by_class(self) -> dict[str, tuple[int, int]]:
         """How many jobs of each class wait, and their tokens of work."""
         return waiting_by_class(self.connection, self._lists)
+
+    def depth(self) -> Depth:
+        """How deep the queue is, and how many webhooks wait beside it; one round trip."""
+        return read_depth(self.connection, self._lists)
 
     def owners_by_class(self) -> dict[str, int]:
         """How many owners wait in each class; one round trip."""
@@ -181,6 +192,13 @@ class Shelf:
     def standing(self, rec: JobRecord) -> Standing:
         """Where a job stands; one round trip."""
         return read_standing(rec, round_trip(self.connection, standing_commands(rec, self._lists)))
+
+    def standings(self, records: Sequence[JobRecord]) -> dict[str, Standing]:
+        """Where several jobs stand; one round trip, in which what they ask alike is asked once."""
+        asked = {rec.id: standing_commands(rec, self._lists) for rec in records}
+        commands = list(dict.fromkeys(command for each in asked.values() for command in each))
+        replies = dict(zip(commands, round_trip(self.connection, commands) if commands else (), strict=True))
+        return {rec.id: read_standing(rec, [replies[each] for each in asked[rec.id]]) for rec in records}
 
     def overdue(self, now_seconds: float) -> list[str]:
         """Waiting jobs whose deadline has passed."""

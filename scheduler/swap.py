@@ -113,6 +113,10 @@ class Swap:
     guards: tuple[Guard, ...] = ()
     commands: tuple[tuple[Word, ...], ...] = field(default=())
 
+    def beside(self, other: Swap) -> Swap:
+        """This and another as one; the other's guards come first, since the last guard of some takes a job away."""
+        return Swap((*other.guards, *self.guards), (*self.commands, *other.commands))
+
 
 def record(connection: Redis, write: Callable[[Pipeline], object]) -> tuple[tuple[Word, ...], ...]:
     """The commands that ``write`` puts on a pipeline, not sent."""
@@ -140,6 +144,13 @@ STORE_ERRORS: Final = (StoreUnavailable, RedisError)
 
 _AWAY: Final = (RedisConnectionError, RedisTimeoutError, MasterDownError, OutOfMemoryError, ReadOnlyError)
 _AWAY_CODES: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS"})  # redis-py has no classes for these
+
+
+def says_away(error: Exception) -> bool:
+    """Whether an error of a command says that the server is away, full or read only; not that the command is wrong."""
+    return isinstance(error, _AWAY) or (
+        isinstance(error, RedisError) and str(error).partition(" ")[0] in _AWAY_CODES
+    )
 
 
 class Swapper:
@@ -195,6 +206,6 @@ def _telling() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        if isinstance(error, _AWAY) or str(error).partition(" ")[0] in _AWAY_CODES:
+        if says_away(error):
             raise StoreUnavailable(str(error)) from error
         raise

@@ -12,6 +12,7 @@ from rq.job import Job, JobStatus
 from scheduler import lanes
 from scheduler.job import PRIORITIES
 from scheduler.owner import OWNER
+from scheduler.round_trip import replies_of
 from scheduler.slip import WAITING_KEY, Slip, counted
 from scheduler.swap import Guard, Swap, Swapper
 from scheduler.waiting import WAITING_TOKENS_KEY, class_tokens_key, leave_commands
@@ -26,7 +27,7 @@ def reconcile(connection: Redis, swap: Swapper) -> None:
     pipeline = connection.pipeline(transaction=False)
     for job_id in slips:
         pipeline.hget(Job.key_for(job_id), "status")
-    for job_id, status in zip(list(slips), pipeline.execute() if slips else (), strict=True):
+    for job_id, status in zip(list(slips), replies_of(pipeline) if slips else (), strict=True):
         if status != JobStatus.QUEUED.value.encode():
             as_read = Guard(("HGET", Job.key_for(job_id), "status"), status or "")
             entered = Guard(("HEXISTS", WAITING_KEY, job_id), 1)

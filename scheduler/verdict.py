@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.card import ModelCard
+from scheduler.envelope import ENVELOPE_VERSION, VERSIONS_READ
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.foresight import Row
 from scheduler.job import PRIORITIES
@@ -48,10 +49,15 @@ class WorkerView:
     """The classes that it takes."""
     starts_at: Mapping[str, float] = field(default_factory=dict)
     """Unix seconds by which it has promised jobs a start."""
+    cools_until: float = 0.0
+    """Unix seconds until which it starts no engine; 0 where it does not wait."""
 
-    def takes(self, model: str, priority: str) -> bool:
-        """Whether it runs jobs of a class for a model."""
-        return model in self.served and priority in self.queues
+    envelope_versions: frozenset[int] = VERSIONS_READ
+    """Those of the jobs that it runs."""
+
+    def takes(self, model: str, priority: str, version: int = ENVELOPE_VERSION) -> bool:
+        """Whether it runs jobs of a class and an envelope's version for a model."""
+        return model in self.served and priority in self.queues and version in self.envelope_versions
 
     def as_for(self, model: str) -> WorkerView:
         """The worker as a model's jobs find it: where they cannot share a batch, it has one place for them."""

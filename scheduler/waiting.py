@@ -11,6 +11,7 @@ Keys, beside those of :mod:`scheduler.slip` and :mod:`scheduler.lanes`::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,9 @@ from typing import Any, Final
 from redis import Redis
 
 from scheduler import lanes
+from scheduler.errors import so_many
 from scheduler.record import JobRecord
+from scheduler.room import Most
 from scheduler.settings import Settings
 from scheduler.slip import WAITING_KEY, Slip, counted
 from scheduler.swap import Guard, Swap, Word
@@ -81,6 +84,11 @@ class Bounds:
             settings.max_queued_tokens_per_key,
         )
 
+    def most(self, target_wait_seconds: float) -> Most:
+        """The same with the time that a job should wait at most, as :mod:`scheduler.room` reads them."""
+        own = [math.inf if each is None else each for each in (self.owner_jobs, self.owner_tokens)]
+        return Most(self.jobs, self.tokens, target_wait_seconds, *own)
+
     def guards(self, slip: Slip) -> tuple[Guard, ...]:
         """That one more job stays within them: two of the whole queue, then the owner's."""
         return (
@@ -100,16 +108,18 @@ class Bounds:
         jobs, tokens = waiting
         own_jobs, own_tokens = owned
         own = [
-            f"{most:,} {what}"
-            for most, what in ((self.owner_jobs, "jobs"), (self.owner_tokens, "tokens"))
+            so_many(most, what)
+            for most, what in ((self.owner_jobs, "job"), (self.owner_tokens, "token"))
             if most is not None
         ]
         if own and jobs < self.jobs and tokens + slip.tokens <= self.tokens:
-            return (
-                f"{own_jobs:,} jobs with {own_tokens:,} tokens of work wait for this API key; "
-                f"at most {' and '.join(own)} of one key may"
-            )
-        return f"{jobs:,} jobs with {tokens:,} tokens of work wait; at most {self.jobs:,} and {self.tokens:,} may"
+            return f"{_waiting(own_jobs, own_tokens)} for this API key; at most {' and '.join(own)} of one key may"
+        return f"{_waiting(jobs, tokens)}; at most {self.jobs:,} and {self.tokens:,} may"
+
+
+def _waiting(jobs: int, tokens: int) -> str:
+    waits = "waits" if jobs == 1 else "wait"
+    return f"{so_many(jobs, 'job')} with {so_many(tokens, 'token')} of work {waits}"
 
 
 def waiting(connection: Redis) -> tuple[int, int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+import hypothesis
 import mlx.core as mx
 import pytest
 from redis import Redis
@@ -17,15 +21,30 @@ from tests.valkey import valkey
 
 MODEL = "test-model"
 
+hypothesis.settings.register_profile(
+    "patient", deadline=None
+)  # how long an example takes is the machine's to say
+hypothesis.settings.load_profile("patient")
+
+_WITH_ENGINES: Final = {"integration", "e2e", "browser"}
+
 
 def pytest_configure() -> None:
-    """A shell's background jobs ignore SIGINT, and so would every process that a test starts and interrupts."""
+    """What the tests' own processes need of this one, for they inherit it.
+
+    A shell's background jobs ignore SIGINT, and so would every process that a test starts and interrupts. And the
+    command tells what to type by its name alone where that is on the path.
+    """
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of real Metal run where there is one."""
+    """Tests with engines, which measure what they take, run one at a time; those of real Metal where there is one."""
+    for item in items:
+        if _WITH_ENGINES & {*item.path.parts}:
+            item.add_marker(pytest.mark.xdist_group("engines"))
     if not mx.metal.is_available():
         for item in items:
             if item.get_closest_marker("metal"):
@@ -41,11 +60,14 @@ def valkey_url() -> Iterator[str]:
 
 @pytest.fixture
 def connection(valkey_url: str) -> Iterator[Redis]:
-    """A client of the emptied server. The test fails if it leaves a key that nobody will remove."""
+    """A client of the emptied server, which is emptied again. A test fails if it leaves a key that nobody removes."""
     with Redis.from_url(valkey_url) as client:
         client.flushall()
-        yield client
-        assert leaks(client) == []
+        try:
+            yield client
+            assert leaks(client) == []
+        finally:
+            client.flushall()
 
 
 @pytest.fixture

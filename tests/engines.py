@@ -92,6 +92,7 @@ class Talk:
         priority: str = "standard",
         claimed_at: float = 0.0,
         max_tokens: int = 32,
+        scope: str = "",
         **request: Any,
     ) -> str:
         """Start a job, its memory granted; its key."""
@@ -111,6 +112,7 @@ class Talk:
                 "so_far": list(so_far),
                 "max_tokens": max_tokens,
                 "seed": seed,
+                "scope": scope,
             }
         )
         self.supervisor.send({"kind": "grant", "key": key})

@@ -1,29 +1,21 @@
-"""The parts of the README and the docs that are made from the code; `make readme` renews them."""
+"""The parts of the README and the docs that are made from the code, and the pictures; `make readme` renews them."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from api.metric_table import METRICS
+from scheduler.errors import TABLE
 from scheduler.job import TERMINAL, TRANSITIONS, State
-from scheduler.settings import Settings
+from scheduler.reasons import REASONS
+from tests.made_pictures import rooms_svg, states_svg
+from tests.settings_page import MOST_NEEDED, settings_groups, settings_table
 from workers.classifier import OTHER, SIGNALS, TEXTS
 
 README: Final = Path(__file__).parents[1] / "README.md"
-RUNNING_OUT: Final = README.parent / "docs" / "running-out.md"
-
-
-def settings_table() -> str:
-    """Every variable, its default and its meaning."""
-    rows = ["| variable | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        shown = "the user's" if field.default_factory else _shown(field.default)
-        rows.append(f"| `TIDEGATE_{name.upper()}` | {shown} | {field.description} |")
-    return "\n".join(rows)
-
-
-def _shown(default: Any) -> str:
-    if default is None or default == ():
-        return "–"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+DOCS: Final = README.parent / "docs"
+RUNNING_OUT: Final = DOCS / "running-out.md"
+API: Final = DOCS / "api.md"
+MONITORING: Final = DOCS / "monitoring.md"
 
 
 def states_picture() -> str:
@@ -44,10 +36,46 @@ def faults_table() -> str:
     return "\n".join(rows)
 
 
+def reasons_table() -> str:
+    """Why a job waits again."""
+    return "\n".join(
+        [
+            "| reason | why it waits again |",
+            "|---|---|",
+            *(f"| `{reason}` | {why} |" for reason, why in REASONS.items()),
+        ]
+    )
+
+
+def errors_table() -> str:
+    """Every code, in the order of its status, with its section."""
+    rows = ["| code | HTTP | type | retry |", "|---|---|---|---|"]
+    for code, row in sorted(TABLE.items(), key=lambda each: each[1].status):
+        rows.append(
+            f"| [`{code}`](#{code}) | {row.status} | `{row.type}` | {'yes' if row.retryable else 'no'} |"
+        )
+    return "\n".join(rows)
+
+
+def metrics_table() -> str:
+    """Every metric, its kind, its labels, and what it is."""
+    rows = ["| metric | kind | labels | is |", "|---|---|---|---|"]
+    for each in METRICS.values():
+        labels = ", ".join(f"`{label}`" for label in each.labels) or "–"
+        rows.append(f"| `{each.name}` | {each.kind} | {labels} | {each.help} |")
+    return "\n".join(rows)
+
+
 PARTS: Final = {
-    README: {"settings": settings_table, "states": states_picture},
+    README: {"settings": lambda: settings_table(MOST_NEEDED), "states": states_picture},
     RUNNING_OUT: {"faults": faults_table},
+    API: {"reasons": reasons_table},
+    DOCS / "settings.md": {"settings": settings_groups},
+    DOCS / "errors.md": {"errors": errors_table},
+    MONITORING: {"metrics": metrics_table},
 }
+
+PICTURES: Final = {DOCS / "states.svg": states_svg, DOCS / "rooms.svg": rooms_svg}
 
 
 def renewed(page: Path) -> str:
@@ -63,3 +91,5 @@ def renewed(page: Path) -> str:
 if __name__ == "__main__":
     for each in PARTS:
         each.write_text(renewed(each))
+    for picture, draw in PICTURES.items():
+        picture.write_text(draw())

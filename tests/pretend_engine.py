@@ -152,6 +152,7 @@ class PretendEngine:
         asked = Asked(prompt[:3], len(prompt), message["seed"], message["max_tokens"], stop)
         order = PRIORITIES.index(message["priority"]), message["claimed_at"]
         key, logprobs = message["key"], request.get("logprobs") is not None
+        self._send({"kind": "counting", "key": key})
         self._sized[key] = _Job(key, asked, list(message["so_far"]), order, logprobs)
         sizes = {"prompt_tokens": asked.size, "max_tokens": asked.max_tokens}
         self._send({"kind": "sized", "key": key, **sizes})

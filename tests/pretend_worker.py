@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ from scheduler import fleet
 from scheduler.errors import ClientError
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import PRIORITIES, State
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue
-from scheduler.record import Outcome
 from scheduler.slots import CacheGroup
 from tests.cards import PLAIN
 from tests.conftest import MODEL
@@ -93,6 +94,11 @@ class PretendWorker:
         result = {"text": text, "finish_reason": reason, "usage": usage, **more}
         self.end(held, Outcome(State.COMPLETED, result))
 
+    def run_out(self, held: Held, text: str) -> None:
+        """End a job at its bound of tokens."""
+        usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+        self.end(held, Outcome(State.INCOMPLETE, {"text": text, "finish_reason": "length", "usage": usage}))
+
     def fail(self, held: Held, error: ClientError) -> None:
         """End a job with an error."""
         self.end(held, Outcome(State.FAILED, error=error.body()))
@@ -106,22 +112,24 @@ class PretendWorker:
         return bool(self.holding.cancel_wanted([held]))
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Answer every job from a thread of its own, until the block ends.
+    def answering(self, most: float = math.inf) -> Iterator[None]:
+        """Answer every job, or so many, from a thread of its own, until the block ends.
 
         A prompt is said back, word by word. ``stall`` says one word, then waits to be cancelled. ``fail``
         fails at once with ``insufficient_memory``, and ``break`` after a word.
         """
-        stop, failures = threading.Event(), list[BaseException]()
+        stop, failures, left = threading.Event(), list[BaseException](), most
 
         def serve() -> None:
+            nonlocal left
             try:
-                while not stop.is_set():
+                while left and not stop.is_set():
                     held = self.try_claim()
                     if held is None:
                         stop.wait(0.005)
                     else:
                         self._answer(held)
+                        left -= 1
             except BaseException as error:  # noqa: BLE001 (the test fails with it)
                 failures.append(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,17 @@ def valkey(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def lone_valkey() -> Iterator[tuple[str, Path, Redis]]:
+    """A server for one purpose: its URL, a folder of its own, and a client of it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tg-") as name,  # short, as a socket's address must be
+        valkey(folder := Path(name)) as (url, _),
+        Redis.from_url(url) as connection,
+    ):
+        yield url, folder, connection
 
 
 def _answers(server: Redis) -> bool:

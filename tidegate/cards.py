@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from typing import Any, Final
 
 from scheduler.card import MARGIN, ModelCard
 from scheduler.errors import gib
 from scheduler.slots import CacheGroup
-from tidegate.terminal import printable
+from tidegate.text import fields_of, figure, printable
+
+COOLING: Final = "cooling down"
+"""What a worker says of its engine where engines died again and again, of memory most of all."""
 
 
 def measured(workers: Iterable[dict[str, Any]], model: str | None = None) -> Iterator[dict[str, Any]]:
@@ -25,19 +24,37 @@ def measured(workers: Iterable[dict[str, Any]], model: str | None = None) -> Ite
     for worker in workers:
         for served in worker["models"]:
             if model in {None, served["id"]}:
-                yield {"worker": worker["name"], "model": served["id"], "card": served["card"]}
+                yield {
+                    "worker": worker["name"],
+                    "engine": worker.get("engine"),
+                    "out_of_memory": fields_of(worker, "counters").get("out_of_memory", 0),
+                    "model": served["id"],
+                    "card": served["card"],
+                }
 
 
-def table(said: dict[str, Any]) -> Table:
-    """One worker's card of one model, a figure a line."""
-    title = Text(printable(f"{said['model']} on {said['worker']}"))
-    made = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
-    for name, figure in _figures(said["card"]):
-        made.add_row(Text(name), Text(printable(figure)))
-    return made
+def remarks(workers: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """What is to be remarked of models, by their names: where jobs run alone, and where an engine is to recover."""
+    said: dict[str, list[str]] = {}
+    for each in measured(workers):
+        if fields_of(each["card"]).get("alone") is True:
+            said.setdefault(each["model"], []).append(f"runs alone on {each['worker']}")
+        if each["engine"] == COOLING:
+            said.setdefault(each["model"], []).append(f"{each['worker']} cools down")
+    return {model: "; ".join(each) for model, each in said.items()}
 
 
-def _figures(fields: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+def title(said: dict[str, Any]) -> str:
+    """Whose card of what it is."""
+    return printable(f"{said['model']} on {said['worker']}")
+
+
+def figures(said: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """One worker's card of one model: names and values."""
+    fields = said["card"]
+    if said.get("engine") == COOLING:
+        yield "cools down", "the worker's engine died again and again; a new one is started in a while"
+        yield "out of memory", f"{figure(said['out_of_memory']):,.0f} times since the worker began"
     if fields is None:
         yield "card", "not measured yet: the model was not loaded since the worker's engine began"
         return
@@ -46,6 +63,8 @@ def _figures(fields: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     except ValueError as error:
         yield "card", str(error)
         return
+    if card.alone:
+        yield "runs alone", "its jobs cannot share a batch: one at a time"
     yield "weights", gib(card.weights_bytes)
     yield from map(_cache, card.caches)
     yield "row of logits", gib(card.logits_bytes)

@@ -5,7 +5,8 @@ scheduler.errors.TidegateError
 ├── ApiUnreachable    nothing answers at the API's address, or something else does
 ├── UrlInvalid        the API's address is none
 ├── QueueUnreachable  nothing answers at the queue's address
-└── ModelsMissing     nothing to serve was named, or a folder that is not there
+├── ModelsMissing     nothing to serve was named, or a folder that is not there
+└── JobCancelled      the job that was followed was cancelled
 """
 
 from scheduler.errors import TidegateError
@@ -29,3 +30,7 @@ class QueueUnreachable(TidegateError):
 
 class ModelsMissing(TidegateError):
     """No model was named that could be served, or one whose folder does not exist."""
+
+
+class JobCancelled(TidegateError):
+    """Somebody cancelled the job: there is no answer to go on with."""

@@ -114,9 +114,7 @@ class Processes:
         child = self._spawn(program, subprocess.DEVNULL, None)
         while child.alive:
             time.sleep(POLL_SECONDS)
-        with self._interruption.held():
-            self._children.remove(child)
-            self._stop(child)
+        self.bury(child)
         if child.process.returncode != 0:
             raise ProcessFailed(child.obituary())
 
@@ -139,6 +137,12 @@ class Processes:
             self._children.append(child)
             self._tell_warden(f"+{child.pid}")
         return child
+
+    def bury(self, child: Child) -> None:
+        """End a program, if it has not ended, and what is left of its group; it is looked after no more."""
+        with self._interruption.held():
+            self._children.remove(child)
+            self._stop(child)
 
     def check(self) -> None:
         """Notice a death.
@@ -199,8 +203,9 @@ class Processes:
 
 
 def rotated(log: Path) -> Path:
-    """Move ``log`` to ``log.1`` and older ones on by one, so that ``log`` is free; make its folder."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    """Move ``log`` to ``log.1`` and older ones on by one, so that ``log`` is free; make its folder, and the data folder that this lies in."""
+    for each in (log.parent.parent, log.parent):  # the mode is not for parents
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
     for age in range(LOGS_KEPT, 0, -1):
         older = log.with_name(f"{log.name}.{age - 1}") if age > 1 else log
         if older.exists():

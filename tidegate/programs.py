@@ -6,6 +6,7 @@ path with a space everywhere.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,11 @@ from tidegate.processes import Program
 SAMPLE_NAME: Final = "SmolLM2-135M-Instruct"
 API_GRACE_SECONDS: Final = 10.0  # on its own it cuts open streams after half of it
 WORKER_GRACE_SECONDS: Final = 10.0  # on top of what the worker gives its jobs
+
+
+def own_command(*words: str) -> tuple[str, ...]:
+    """The `tidegate` command."""
+    return (sys.executable, "-m", "tidegate", *words)
 
 
 def api_command(bind: str) -> tuple[str, ...]:
@@ -89,12 +95,19 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        both = host == "::" and socket.has_dualstack_ipv6()  # "all addresses" are those of IPv4 too
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise ProcessFailed(
-            f"cannot listen on {host}:{port} ({error.strerror}): "
+            f"cannot listen on {host}:{port} ({why_not(error)}): "
             "give another with --port, or set TIDEGATE_HOST and TIDEGATE_PORT"
         ) from error
+
+
+def why_not(error: OSError) -> str:
+    """Why an address cannot be had, in the system's own words; Python's have the address in them a second time."""
+    number = error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or str(error)  # others are the resolver's
 
 
 def url_of(host: str, port: int) -> str:
@@ -131,7 +144,8 @@ def insist_on_models(settings: Settings, made_here: Path | None = None) -> None:
     """
     if not settings.models:
         raise ModelsMissing(
-            "nothing to serve: set TIDEGATE_MODELS; `tidegate up --sample` makes and serves a small model"
+            "nothing to serve: set TIDEGATE_MODELS; `tidegate up --sample` makes and serves a small model,"
+            " and `tidegate worker --sample` is one more worker for it"
         )
     for source in settings.model_sources.values():
         if is_missing_folder(source) and Path(source) != made_here:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from scheduler.errors import TidegateError, gib
+from scheduler.errors import ClientError, TidegateError, gib
 from scheduler.settings import Settings
-from tidegate import cards, programs
-from tidegate.client import MOST_COUNTED, Client
+from tidegate import cures, programs
+from tidegate.client import MOST_COUNTED, Client, Job
 from tidegate.embedded import insist_on_queue, start_embedded_server
 from tidegate.failures import ProcessFailed
+from tidegate.following import Following
 from tidegate.interruption import Interrupted, Interruption
-from tidegate.processes import Processes
-from tidegate.slowness import telling
-from tidegate.terminal import Terminal, summary
+from tidegate.keys import asks_for_keys, insist_on_keys, insist_on_own_key
+from tidegate.processes import Processes, tail
+from tidegate.terminal import Terminal
 
 QUESTION: Final = "What is the capital of France?"
 API_SECONDS: Final = 60.0
@@ -41,10 +44,18 @@ def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> i
         try:
             with Processes(settings.data_dir / "logs", interruption) as processes:
                 if sample_folder is not None:
-                    _make_sample(settings, sample_folder, processes, terminal)
+                    programs.listen(
+                        settings.host, settings.port
+                    ).close()  # a taken port is told before a download
+                    make_sample(settings, sample_folder, processes, terminal)
                 with _saying_what_a_stop_does(settings, terminal):
                     url = _start(settings, processes, terminal)
-                    with Client(url) as client:
+                    with (
+                        Client(url, key=settings.api_key) as client,
+                        _staying_without_a_key(terminal, once=once),
+                        saying_why_no_model(settings),
+                    ):
+                        _await_worker(client, processes, terminal)
                         _ask(client, next(iter(settings.model_sources)), processes, terminal)
                     if not once:
                         _invite(settings, url, terminal)
@@ -56,17 +67,40 @@ def up(settings: Settings, *, sample: bool, once: bool, terminal: Terminal) -> i
     return 0
 
 
-def _make_sample(settings: Settings, folder: Path, processes: Processes, terminal: Terminal) -> None:
+def make_sample(settings: Settings, folder: Path, processes: Processes, terminal: Terminal) -> None:
+    """Make the sample model, and the data folder for it, unless they are there.
+
+    Raises:
+        ProcessFailed: either cannot be made.
+    """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is not for parents
+        folder.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise ProcessFailed(f"TIDEGATE_DATA_DIR: {folder.parent} cannot be made: {error.strerror}") from None
     processes.run(programs.sample_model(settings, folder))
     terminal.done("sample model", programs.SAMPLE_NAME)
 
 
+def with_sample_made(settings: Settings, terminal: Terminal) -> Settings:
+    """The settings with the sample model served first, for a program that is started alone; it is there then.
+
+    Raises:
+        ProcessFailed: it cannot be made.
+        SystemExit: a signal ended it.
+    """
+    settings, folder = programs.with_sample(programs.with_absolute_paths(settings))
+    with Interruption() as interruption:
+        try:
+            with Processes(settings.data_dir / "logs", interruption) as processes:
+                make_sample(settings, folder, processes, terminal)
+        except Interrupted as interrupted:
+            raise SystemExit(interrupted.exit_status) from None
+    return settings
+
+
 def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
-    """Start the embedded server, the API and a worker; the API's URL."""
+    """Start the embedded server, the API and a worker; the API's URL, once it is ready."""
     with programs.listen(settings.host, settings.port) as listener:
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         url = programs.url_of(settings.host, settings.port)
@@ -75,16 +109,35 @@ def _start(settings: Settings, processes: Processes, terminal: Terminal) -> str:
             terminal.done("queue", settings.server_url + ("" if started else " (was running)"))
         else:
             insist_on_queue(settings)
+        insist_on_keys(settings, listener.getsockname()[0])
+        insist_on_own_key(settings)
         processes.start(programs.api(settings, listener))
     processes.start(programs.worker(settings))
-    with Client(url) as client, terminal.err.status("starting the API and a worker") as status:
+    with Client(url, key=settings.api_key) as client, terminal.err.status("starting the API and a worker"):
         processes.wait_until(client.ready, "the API", API_SECONDS)
-        terminal.done("API", url)
-        status.update("the worker starts its engine")
+    terminal.done("API", url)
+    return url
+
+
+def _await_worker(client: Client, processes: Processes, terminal: Terminal) -> None:
+    with terminal.err.status("the worker starts its engine"):
         processes.wait_until(lambda: bool(_with_engines(client)), "a live worker", WORKER_SECONDS)
         worker = _with_engines(client)[0]
-        terminal.done("worker", f"{worker['name']}, may use {gib(worker['budget_bytes'])}")
-    return url
+    terminal.done("worker", f"{worker['name']}, may use {gib(worker['budget_bytes'])}")
+
+
+@contextmanager
+def _staying_without_a_key(terminal: Terminal, *, once: bool) -> Iterator[None]:
+    """Where a first key was made meanwhile, what is asked here is refused, and only that: all else goes on."""
+    try:
+        yield
+    except ClientError as error:
+        if once or error.code != "unauthorized":
+            raise
+        terminal.note(
+            f"a first API key was made meanwhile: the question asked here now needs one too ({cures.KEY_VARIABLE}), "
+            "and is left; all else goes on"
+        )
 
 
 @contextmanager
@@ -99,6 +152,29 @@ def _saying_what_a_stop_does(settings: Settings, terminal: Terminal) -> Iterator
         raise
 
 
+@contextmanager
+def saying_why_no_model(settings: Settings) -> Iterator[None]:
+    """Where no worker can load the model, say why: that is kept from clients, and is for who sits here to read."""
+    try:
+        yield
+    except ClientError as error:
+        if error.code not in {"no_worker", "model_not_found"}:
+            raise
+        log = settings.data_dir / "logs" / "worker.log"
+        said = f"{error.code}: {error.message}"
+        if cures.is_larger_than_budget(error):
+            said = cures.told(error, sends_key=True)
+        elif reason := why_not_loaded(tail(log)):
+            said += f": {reason}"
+        raise ProcessFailed(f"{said}; the worker's log is {log}") from error
+
+
+def why_not_loaded(log: str) -> str:
+    """What a worker's log last says of a model that it could not load; '' where it says nothing."""
+    found = re.findall(r"""model cannot be loaded\b.*\breason=(["']?)(.+)\1[ \t]*$""", log, re.MULTILINE)
+    return found[-1][1].strip() if found else ""
+
+
 def _with_engines(client: Client) -> list[dict[str, Any]]:
     """The live workers whose engine has said what memory there is."""
     return [worker for worker in client.workers() if worker.get("budget_bytes")]
@@ -108,12 +184,28 @@ def _ask(client: Client, model: str, processes: Processes, terminal: Terminal) -
     if left := client.unfinished():
         terminal.err.print(_left_over(left))
     terminal.err.print(f"\n[bold]{QUESTION}[/]")
-    job = client.submit(question(model))
-    events = client.stream(job["id"], on_news=processes.check)
-    ended = terminal.answer(telling(events, SLOW_SECONDS, lambda: _tell_of_loading(client, model, terminal)))
+    following = Following(
+        client,
+        {"model": model} | submitted_first(client, model),
+        terminal,
+        submitted_at=time.monotonic(),
+        check=processes.check,
+        slow_seconds=SLOW_SECONDS,
+    )
+    ended = following.to_its_end()
     if not (ended.get("result") or {}).get("text"):
-        raise TidegateError(f"{job['id']} ended as {ended.get('status')}, without an answer")
-    terminal.err.print(f"[dim]{summary(ended)}[/]")
+        raise TidegateError(f"{ended.get('id')} ended as {ended.get('status')}, without an answer")
+
+
+def submitted_first(client: Client, model: str) -> Job:
+    """The first job, ahead of what waits from before, unless this command's key may not use that class."""
+    asked = question(model)
+    try:
+        return client.submit(asked | {"priority": "interactive"})
+    except ClientError as error:
+        if (error.code, error.param) != ("forbidden", "priority"):
+            raise
+    return client.submit(asked)
 
 
 def _left_over(count: int) -> str:
@@ -122,31 +214,25 @@ def _left_over(count: int) -> str:
     return f"{count}{' or more' if count >= MOST_COUNTED else ''} jobs from before go on as well"
 
 
-def _tell_of_loading(client: Client, model: str, terminal: Terminal) -> None:
-    with suppress(TidegateError):
-        if not any(said["card"] for said in cards.measured(client.workers(), model)):
-            terminal.note(
-                f"loading {model}; the first time it is measured too (a minute or two on a slow CPU), which is kept"
-            )
-
-
 def question(model: str) -> dict[str, Any]:
     """The first job."""
     messages = [{"role": "user", "content": QUESTION}]
     return {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64}
 
 
-def curl_to_try(url: str, model: str) -> str:
-    """A command that asks the same over HTTP and follows the stream."""
+def curl_to_try(url: str, model: str, *, with_key: bool = False) -> str:
+    """A command that asks the same over HTTP and follows the stream; a key is left to the shell to fill in."""
     body = json.dumps(question(model) | {"stream": True})
-    return f"curl -N {url}/v1/jobs -H 'Content-Type: application/json' \\\n     -d {shlex.quote(body)}"
+    key = f'-H "Authorization: Bearer ${cures.KEY_VARIABLE}" \\\n     ' if with_key else ""
+    return f"curl -N {url}/v1/jobs -H 'Content-Type: application/json' \\\n     {key}-d {shlex.quote(body)}"
 
 
 def _invite(settings: Settings, url: str, terminal: Terminal) -> None:
     lines = (
-        f"\nAPI   {url}/v1/jobs   {url}/v1/capacity   and for OpenAI clients {url}/v1",
+        f"\nPage  {url}/",
+        f"API   {url}/v1/jobs   {url}/v1/capacity   and for OpenAI clients {url}/v1",
         f"Logs  {settings.data_dir / 'logs'}",
-        f"\nTry\n  {curl_to_try(url, next(iter(settings.model_sources)))}",
+        f"\nTry\n  {curl_to_try(url, next(iter(settings.model_sources)), with_key=asks_for_keys(settings))}",
         "\nCtrl-C stops everything; what still waits is kept for the next time.",
     )
     for line in lines:

@@ -1,7 +1,6 @@
 """One model's running jobs: what generates for them, and each job's text beside it.
 
-A generator that raised is never used again: :meth:`ModelBatch.abandon` gives its jobs back, and the
-next one starts a fresh generator.
+A generator that raised is never used again: :meth:`ModelBatch.abandon` gives its jobs back, and the next has a fresh one.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ class ModelBatch:
         max_batch: rows that decode together.
         gap_seconds: for how long prompts may keep the rows that decode waiting.
         late_errors: whether a step can fail after its tokens were had, as a GPU's can.
+        held_bytes: what a device holds of a step before it lets any of it go.
         prefixes: what the engine keeps for jobs that begin alike.
     """
 
@@ -56,6 +56,7 @@ class ModelBatch:
         max_batch: int,
         gap_seconds: float = math.inf,
         late_errors: bool = False,
+        held_bytes: int = 0,
         prefixes: Prefixes | None = None,
     ) -> None:
         self.loaded, self.card = loaded, card
@@ -64,17 +65,15 @@ class ModelBatch:
         self._stride = Stride(gap_seconds, chunk_tokens)
         self._jobs: dict[str, RunningJob] = {}
         self._by_uid: dict[int, RunningJob] = {}
-        self._late_errors = late_errors
+        self._late_errors, self._held_bytes = late_errors, held_bytes
         self._ended: list[JobStep] = []  # told once the step after them has not failed
         self._generator: Any = None  # a Generator, once there was a job
-        self._teaching, self._foreseen = Teaching(), Foreseen()
-        self._lasts = 0
+        self._teaching, self._foreseen, self._lasts = Teaching(), Foreseen(), 0
         self._regrouping = Regrouping()
         self._keeps_more = any(group.kind in {"state", "linear"} for group in card.caches)
         token_bytes = sum(group.bytes_per_token for group in card.caches)
-        self._beginnings = Beginnings(
-            loaded, None if self._keeps_more or card.alone else prefixes, token_bytes, self._stride.seconds
-        )
+        kept = None if self._keeps_more or card.alone else prefixes
+        self._beginnings = Beginnings(loaded, kept, token_bytes, self._stride.seconds, self._by_uid)
         self.computed: dict[str, int] = {}
         """Prompt tokens computed so far, of those that the last step computed some of."""
         self.reused: dict[str, int] = {}
@@ -109,8 +108,8 @@ class ModelBatch:
         if not self._jobs:
             self._teaching.begin()
         stopped = job.text.feed(job.so_far).stopped
-        if stopped or len(job.so_far) >= job.max_tokens:
-            return ended(job, "stop" if stopped else "length", stopped=stopped)
+        if stopped or job.ends or len(job.so_far) >= job.max_tokens:
+            return ended(job, "stop" if stopped else job.ends or "length", stopped=stopped)
         if self._generator is None:
             self._generator = make_generator(
                 self.loaded.model,
@@ -136,9 +135,9 @@ class ModelBatch:
         if job is None:
             return False
         self._forget(job)
+        self._lasts = 0
         if self._generator is not None:
             self._regrouping.look(self._generator, 0, 0)
-        self._lasts = 0
         return True
 
     def step(self, budget_bytes: int, weights_bytes: int = 0) -> list[JobStep]:
@@ -165,17 +164,14 @@ class ModelBatch:
         copied, self._regrouping.left_to_step = self._regrouping.left_to_step, False
         mx.reset_peak_memory()
         before = mx.get_active_memory()
-        near = before + (spare := _AHEAD * self._foreseen.growth_bytes) > budget_bytes
+        near = before + self._spare_bytes > budget_bytes
         began = time.monotonic()
         with one_at_a_time() if measured or near else contextlib.nullcontext():
             prompts, responses = self._generator.next()
         seconds, took = time.monotonic() - began, mx.get_peak_memory() - self._beginnings.kept_bytes
         self.computed, tokens = advance(prompts, self._by_uid)
         self._stride.note(seconds, tokens, decodes=bool(responses))
-        for response in responses:
-            if response.prompt_cache is not None:
-                self._beginnings.keep(self._by_uid[response.uid], self._generator, spare, response)
-            response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
+        self._beginnings.keep_ended(responses, self._generator, self._spare_bytes)
         if prompts and self._keeps_more:
             # A chunk's last values, cut out of all of them.
             self._regrouping.copy(self._generator, keeps_more)
@@ -198,6 +194,11 @@ class ModelBatch:
             self._foreseen = self._foreseen_now(0)(self.chunk_tokens)
         return True
 
+    @property
+    def _spare_bytes(self) -> int:
+        """What a step may take of a device that runs ahead of what is freed."""
+        return _AHEAD * self._foreseen.growth_bytes + self._held_bytes
+
     def foresee(self, room_bytes: int, others: Sequence[ModelBatch] = ()) -> int:
         """What the next step can add to what is in use, in bytes; its prefill chunk is shortened to fit the room.
 
@@ -209,10 +210,9 @@ class ModelBatch:
             self._lasts -= 1
             return self._foreseen.growth_bytes
         cut_bytes = self._beginnings.note(self._generator, self._next_up)
-        prompts = min(self.prompts, self.prefill_rows)
         decodes = any(each.prompts < each.running for each in (self, *others))
         models = 1 + sum(each.prompts > 0 for each in others)
-        longest = self._stride.tokens(prompts, decodes=decodes, models=models)
+        longest = self._stride.tokens(min(self.prompts, self.prefill_rows), decodes=decodes, models=models)
         chunk, self._foreseen = within(room_bytes, longest, self._foreseen_now(LASTING))
         self._lasts = self._foreseen.lasts
         if self._generator is not None:
@@ -227,8 +227,7 @@ class ModelBatch:
     def _regroup(self, budget_bytes: int) -> bool:
         """See to what rows left that came or went; whether there were any. Alone, a job takes no more than it needs."""
         budget = budget_bytes if len(self._jobs) > 1 else 0
-        seen = self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget)
-        if seen:
+        if seen := self._regrouping.look(self._generator, self._foreseen.growth_bytes, budget):
             self._lasts = 0
         return seen
 
@@ -281,13 +280,14 @@ class ModelBatch:
 
     def _take(self, response: Any) -> JobStep | None:
         """A job's news where somebody waits for them: its first token, and its end."""
-        job, reason = self._by_uid[response.uid], response.finish_reason
+        job = self._by_uid[response.uid]
         first = not job.made
         stopped = take_token(job, response, self.loaded)
+        reason = job.ends or response.finish_reason
         if not (stopped or reason):
             return job.news() if first else None
         self._jobs.pop(job.key)
-        if reason is None:
+        if response.finish_reason is None:
             self._forget(job)
         self._by_uid.pop(response.uid, None)
         return ended(job, "stop" if stopped else reason, stopped=stopped)
@@ -295,6 +295,6 @@ class ModelBatch:
     def _forget(self, job: RunningJob) -> None:
         if job.uid is not None:
             if job.prefilled:
-                self._beginnings.keep(job, self._generator, _AHEAD * self._foreseen.growth_bytes)
+                self._beginnings.keep(job, self._generator, self._spare_bytes)
             self._by_uid.pop(job.uid, None)
             self._generator.remove([job.uid])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ class Beginnings:
         prefixes: the engine's; None where nothing is kept, as for a model with a cache that cannot be cut.
         token_bytes: what a token takes in all of its caches.
         seconds: about what so many tokens take to be computed; 0 where nothing is known.
+        running: the batch's jobs by the generator's numbers; a row is looked at for jobs of its job's scope alone.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Beginnings:
         prefixes: Prefixes | None,
         token_bytes: int,
         seconds: Callable[[int], float],
+        running: Mapping[int, RunningJob],
     ) -> None:
         self._loaded, self._prefixes, self._token_bytes = loaded, prefixes, token_bytes
-        self._seconds = seconds
+        self._seconds, self._running = seconds, running
         self._eos = StopSequences([(token,) for token in loaded.tokenizer.eos_token_ids])
 
     @property
@@ -75,11 +77,16 @@ class Beginnings:
             if beginning is not None:
                 kept = beginning() if isinstance(beginning, partial) else beginning
                 begun = {"caches": [kept.caches(self._loaded.model)], "all_tokens": [tokens[: job.reused]]}
+            sampler = make_sampler(job.request, job.seed, len(job.so_far), self._loaded.vocabulary)
+            processors = make_processors(job.request)
+            if job.constraint is not None:
+                sampler = job.constraint.watched(sampler)
+                processors.append(job.constraint)
             (job.uid,) = generator.insert(
                 [tokens[job.reused :]],
                 max_tokens=[job.max_tokens - len(job.so_far)],
-                samplers=[make_sampler(job.request, job.seed, len(job.so_far), self._loaded.vocabulary)],
-                logits_processors=[make_processors(job.request)],
+                samplers=[sampler],
+                logits_processors=[processors],
                 stop_sequences=[self._eos],
                 **begun,
             )
@@ -109,29 +116,38 @@ class Beginnings:
             if len(tokens) - job.reused < self._least:
                 return
             row = left.prompt_cache if left else decoding.extract_cache(at)
-            self._prefixes.keep(self._loaded.name, tokens, row, spare_bytes)
+            self._prefixes.keep(self._loaded.name, tokens, row, spare_bytes, job.scope)
+
+    def keep_ended(self, responses: Sequence[Any], generator: Any, spare_bytes: int) -> None:
+        """Keep the caches of the rows that a step ended, as :meth:`keep` does, and let go of them."""
+        for response in responses:
+            if response.prompt_cache is not None:
+                self.keep(self._running[response.uid], generator, spare_bytes, response)
+            response.prompt_cache = None  # an ended row's copy to be, which would hold the whole batch's
 
     def _find(self, job: RunningJob, generator: Any) -> tuple[int, Beginning | partial[Beginning] | None]:
         """The longest beginning of a job: its tokens, and what is kept or how to get it from a row that decodes."""
         if self._prefixes is None or not self._prefixes.limit_bytes:
             return 0, None
         tokens = job.prompt + job.so_far
-        kept = self._prefixes.find(self._loaded.name, tokens, self._least)
-        at, alike = self._running_alike(generator, tokens)
+        kept = self._prefixes.find(self._loaded.name, tokens, self._least, job.scope)
+        at, alike = self._running_alike(generator, tokens, job.scope)
         if kept is not None and kept.tokens >= alike:
             return kept.tokens, kept
         return (alike, partial(self._cut, generator, at, alike)) if alike else (0, None)
 
-    def _running_alike(self, generator: Any, tokens: Sequence[int]) -> tuple[int, int]:
-        """Of the rows that decode the one that begins most like these tokens: where it is, and how many; 0 of none."""
+    def _running_alike(self, generator: Any, tokens: Sequence[int], scope: str) -> tuple[int, int]:
+        """Of a scope's rows that decode the one that begins most like these tokens: where, and how many; 0 of none."""
         _, decoding = generator.parts
         least = self._least
         first, wanted = tokens[:least], packed(tokens[:-1])
         found = (0, 0)
         if len(wanted) < len(packed(first)):
             return found
-        for at, row in enumerate(decoding.tokens):
-            if row[:least] == first and can_be_cut(decoding.prompt_cache, len(row)):
+        for at, (uid, row) in enumerate(zip(decoding.uids, decoding.tokens, strict=True)):
+            if self._running[uid].scope != scope or row[:least] != first:
+                continue
+            if can_be_cut(decoding.prompt_cache, len(row)):
                 found = max(found, (at, tokens_alike(packed(row), wanted)), key=lambda each: each[1])
         return found
 

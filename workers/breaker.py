@@ -47,4 +47,9 @@ class Breaker:
     @property
     def open(self) -> bool:
         """Whether to wait."""
-        return self._clock() < self._open_until
+        return self.open_seconds > 0
+
+    @property
+    def open_seconds(self) -> float:
+        """For how long to wait; 0 where there is no need to."""
+        return max(0.0, self._open_until - self._clock())

@@ -12,6 +12,7 @@ import structlog
 from scheduler.admission import Candidate, Choice, Limits, choose, claimable_row, hopeless, kept_out
 from scheduler.backfill import Promises
 from scheduler.batch_account import Holder
+from scheduler.envelope import VERSIONS_READ
 from scheduler.footprint import alone_bytes, fitted
 from scheduler.forecast import Rates
 from scheduler.foresight import Row
@@ -19,8 +20,9 @@ from scheduler.holding import Before, Held, Holding
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.preemption import Running, victims
-from scheduler.record import ENVELOPE_VERSION, JobRecord, Outcome
+from scheduler.record import JobRecord
 from scheduler.refusals import never_fits
 from scheduler.rivals import places, step_aside
 from scheduler.settings import Settings
@@ -161,6 +163,10 @@ class Claiming:
             reserved_bytes=max(0, ledger.marginal_bytes(candidate.model, row)),
             budget_bytes=ledger.budget_bytes,
         )
+        before = before or self.holding.read_before(rec)
+        if before.fault is not None:
+            self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=before.fault.body()))
+            return None
         held = self.holding.claim(rec, meta, choice.passed, before)
         if held is not None:
             urgent = rec.meta.priority == PRIORITIES[0]
@@ -198,9 +204,14 @@ class Claiming:
         self._seen.clear()
 
     def _keep(self, waiting: Container[str]) -> None:
-        """Of what was read, keep what waits: this worker or another took the rest."""
-        kept = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in self._heads or ()]
-        self._heads = kept if any(kept) else None
+        """Of what was read, keep what waits: this worker or another took the rest.
+
+        Where that was all of a class, more of it may wait, which comes before the less urgent ones that are left.
+        """
+        read = self._heads or ()
+        kept = [[(rec, passes) for rec, passes in jobs if rec.id in waiting] for jobs in read]
+        emptied = any(jobs and not left for jobs, left in zip(read, kept, strict=True))
+        self._heads = None if emptied else kept
 
     def _count_passes(self, passed: Sequence[str]) -> None:
         """What the claim wrote, in what was read before it."""
@@ -220,7 +231,7 @@ class Claiming:
             rec: a job that waits.
             ledger: this worker's account; None while there is no engine.
         """
-        if rec.meta.version != ENVELOPE_VERSION or rec.outcome is not None:
+        if rec.meta.version not in VERSIONS_READ or rec.outcome is not None:
             return False
         if rec.meta.model not in self.residency.sources or not self.lifecycle.queue.runnable(rec.id):
             return False
@@ -229,7 +240,7 @@ class Claiming:
             return False
         error = self.residency.why_not(rec.meta.model)
         if error is not None:
-            if not self.lifecycle.takers(rec.meta.model, rec.meta.priority):
+            if not self.lifecycle.takers(rec.meta):
                 self.lifecycle.end_waiting(rec, Outcome(State.FAILED, error=error.body()))
             return False
         if ledger is None or not hopeless(ledger, self._candidate(rec, ledger)):
@@ -239,7 +250,7 @@ class Claiming:
 
     def _refuse_hopeless(self, rec: JobRecord, ledger: Ledger) -> None:
         """End a job that no live worker could ever hold; leave it to a larger one where there is one."""
-        others = [r.view() for r in self.lifecycle.takers(rec.meta.model, rec.meta.priority)]
+        others = [r.view() for r in self.lifecycle.takers(rec.meta)]
         if judge(others, rec.meta.model, rec.row.submitted).decision is Decision.NEVER_FITS:
             card = ledger.cards[rec.meta.model]
             need = alone_bytes(card, fitted(card, rec.row.submitted), ledger.chunk_tokens)

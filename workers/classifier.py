@@ -164,3 +164,13 @@ def classify_death(
     if killed_by == signal.SIGSEGV and cpu and (limited or active_bytes >= budget_bytes // 2):
         return Fault.OUT_OF_MEMORY
     return by_signal
+
+
+def exit_name(exit_code: int) -> str:
+    """``SIGKILL``, or ``exit code 3``."""
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -12,18 +11,22 @@ import structlog
 from scheduler.batch_account import Holder
 from scheduler.blame import Failure, judge_failure
 from scheduler.door import wanted
-from scheduler.errors import ClientError, StoreUnavailable
+from scheduler.errors import ClientError
 from scheduler.holding import Held, Holding, Progress
 from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.preemption import Running
-from scheduler.record import JobRecord, Meta, Outcome
+from scheduler.reasons import Reason
+from scheduler.record import JobRecord, Meta
 from scheduler.slots import Extent, Written
 from scheduler.swap import STORE_ERRORS
+from workers.insistence import Insistence
 from workers.planning import Planning
-from workers.reporting import STORE_RETRY_SECONDS, Reporting
+from workers.reporting import Reporting
 from workers.wire import Message
+from workers.witness import Witness
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +41,7 @@ class Desk:
 
     Args:
         lifecycle: the store and the verbs.
-        holding: this worker's verbs.
-        reporting: where it counts.
+        holding: this worker's verbs; ``reporting`` counts them.
         tell: tells the engine.
         planning: how long answers are taken to become.
         clock: Unix seconds.
@@ -56,19 +58,19 @@ class Desk:
     ) -> None:
         self.running: dict[str, Held] = {}
         self.granted: set[str] = set()
-        """Keys of those that the engine computes; the others' prompts are being counted."""
+        """Keys of those that the engine computes; the others' prompts are being counted, or wait for that."""
+        self.begun: set[str] = set()
+        """Keys of those that the engine has in hand: it may die of them. It never heard of the others."""
         self.leaving: set[str] = set()
         """Of these, those let go of that the engine has not yet said it removed."""
         self.ledger: Ledger | None = None
         self.freed = False
         """Whether memory was given back since somebody last looked."""
-        self.prompts_moved = False
-        """Whether prompts were computed since."""
+        self.prompts_moved = False  # whether prompts were computed since
         self._left = False
         self._lifecycle, self._holding, self._reporting = lifecycle, holding, reporting
         self._tell, self._planning, self._clock = tell, planning, clock
-        self.patient: Callable[[], bool] = lambda: True
-        """Whether to go on waiting for a store that does not answer."""
+        self.insistence, self.witness = Insistence(holding), Witness(reporting, lifecycle, clock)
 
     @property
     def bounds(self) -> dict[Holder, int]:
@@ -88,7 +90,7 @@ class Desk:
     def take(self, held: Held) -> Held:
         """Hold a job that was just claimed."""
         self.running[key_of(held)] = held
-        self._reporting.changed()
+        self.witness.claimed(held, self._share_bytes(held))
         return held
 
     def grant(self, held: Held) -> None:
@@ -105,8 +107,10 @@ class Desk:
         computed, reused = 0, step.get("reused", {})
         for key, tokens in step.get("computed", {}).items():
             if key in self.running:
-                held = self.running[key]
-                computed += max(0, tokens - held.cached_tokens - reused.get(key, 0))
+                held, kept = self.running[key], reused.get(key, 0)
+                fresh = max(0, tokens - held.cached_tokens - kept)
+                computed += fresh
+                self.witness.counting.computed(held, fresh, kept)
                 held.cached_tokens = tokens
                 if key in reused and self.ledger is not None:
                     self.ledger.hasten(held.holder)
@@ -151,8 +155,7 @@ class Desk:
         for held in self._youngest_first(h for h in self.running.values() if h.holder in chosen):
             meta = replace(held.rec.meta, preemptions=held.rec.meta.preemptions + 1)
             log.info("job preempted", job=held.rec.id, preemptions=meta.preemptions)
-            self._reporting.count("preemptions")
-            self.put_back(held, "preempted", meta)
+            self.put_back(held, Reason.PREEMPTED, meta)
 
     def find(self, keys: Iterable[str]) -> list[Held]:
         """Those of these that are held."""
@@ -163,11 +166,11 @@ class Desk:
         if not progress:
             return
         swaps = self._holding.prepare(progress)
-        lost = self._insist(lambda: self._holding.send(swaps, [item.held for item in progress]))
+        lost = self.insistence.write(swaps, [item.held for item in progress])
+        self.witness.wrote(progress, lost)
         for item in progress:
             if item.outcome is not None and item.held not in lost:
-                self._reporting.count(item.outcome.state.value)
-                self._reporting.note_footprint(item.held.rec.meta.footprint_ratio)
+                self.witness.ended(item.held, item.outcome, self._share_bytes(item.held))
                 self._let_go(item.held)
             elif item.held in lost:
                 log.warning("job lost to another attempt", job=item.held.rec.id)
@@ -183,14 +186,15 @@ class Desk:
         """End a job with an error."""
         self.end(held, Outcome(State.FAILED, error=error.body()))
 
-    def put_back(self, held: Held, reason: str, meta: Meta | None = None) -> None:
+    def put_back(self, held: Held, reason: Reason, meta: Meta | None = None) -> None:
         """Let a job wait again."""
         self._dismiss(held)
         swap = self._holding.put_back(held, reason, meta)
-        self._insist(lambda: self._holding.send([swap], [held]))
+        lost = self.insistence.write([swap], [held])
+        self.witness.put_back(held, reason, self._share_bytes(held), lost)
         self._let_go(held)
 
-    def put_back_all(self, reason: str) -> None:
+    def put_back_all(self, reason: Reason) -> None:
         """Let every job wait again, in the order in which they came."""
         for held in self._youngest_first(self.running.values()):
             self.put_back(held, reason)
@@ -199,7 +203,7 @@ class Desk:
         """Put back or end the jobs of a failed batch."""
         if failure.memory and self.ledger is not None:
             self.ledger.ran_out(self._clock())
-            self._reporting.count("out_of_memory")
+        self.witness.failed(jobs, failure)
         for held in self._youngest_first(jobs):
             meta = held.rec.meta
             wish = held.rec.envelope["request"].get("max_attempts")
@@ -209,7 +213,7 @@ class Desk:
             if isinstance(verdict, ClientError):
                 self.fail(held, verdict)
             else:
-                self.put_back(held, failure.fault.value, verdict)
+                self.put_back(held, Reason(failure.fault.value), verdict)
 
     def cancel(self, job_ids: Iterable[str]) -> None:
         """End jobs whose clients do not want them any more."""
@@ -223,9 +227,9 @@ class Desk:
         now = self._clock()
         for held in list(self.running.values()):
             limit = held.rec.envelope["request"].get("run_timeout")
-            if isinstance(limit, int | float) and now - held.claimed_at > limit:
-                message = f"the job ran for {now - held.claimed_at:.1f} s; its run_timeout is {limit:g} s"
-                self.fail(held, ClientError("engine_timeout", message, retry_after=1))
+            if isinstance(limit, int | float) and (ran := held.ran_seconds(now)) > limit:
+                message = f"the job ran for {ran:.1f} s; its run_timeout is {limit:g} s"
+                self.fail(held, ClientError("run_timeout", message, param="run_timeout"))
 
     def _youngest_first(self, jobs: Iterable[Held]) -> list[Held]:
         """So that each, put at its queue's front, stands behind those that came before it."""
@@ -238,20 +242,12 @@ class Desk:
         except STORE_ERRORS:
             return _WAIT_UNKNOWN_SECONDS
 
-    def _insist(self, write: Callable[[], list[Held]]) -> list[Held]:
-        """Do a write until the store answers; meanwhile the engine goes on into its pipe.
+    def shed(self, held: Held, meta: Meta) -> None:
+        """Let a job wait again since memory ran short."""
+        self.put_back(held, Reason.MEMORY, meta)
 
-        Raises:
-            StoreUnavailable: the worker is to stop; its lease lapses, and others go on with its jobs.
-        """
-        while True:
-            try:
-                return write()
-            except STORE_ERRORS as error:
-                log.warning("the store does not answer", error=str(error))
-                if not self.patient():
-                    raise StoreUnavailable(str(error)) from error
-                time.sleep(STORE_RETRY_SECONDS)
+    def _share_bytes(self, held: Held) -> int:
+        return self.ledger.share_bytes(held.holder) if self.ledger is not None else 0
 
     def _dismiss(self, held: Held) -> None:
         self.leaving |= self.granted & {key_of(held)}
@@ -260,6 +256,7 @@ class Desk:
     def _let_go(self, held: Held) -> None:
         self.running.pop(key_of(held), None)
         self.granted.discard(key_of(held))
+        self.begun.discard(key_of(held))
         if self.ledger is not None:
             self.ledger.release(held.holder)
         self.freed = self._left = True
@@ -269,6 +266,23 @@ class Desk:
 def key_of(held: Held) -> str:
     """What the engine calls a job: a late word of an earlier attempt names another."""
     return f"{held.rec.id}/{held.lease.attempt}"
+
+
+def run_message(held: Held) -> Message:
+    """What asks the engine to run a job."""
+    meta = held.rec.meta
+    return {
+        "kind": "run",
+        "key": key_of(held),
+        "model": meta.model,
+        "request": held.rec.envelope["request"],
+        "priority": meta.priority,
+        "claimed_at": held.claimed_at,
+        "so_far": held.tokens,
+        "max_tokens": meta.max_tokens,
+        "seed": meta.seed,
+        "scope": meta.owner if meta.keyed else "",
+    }
 
 
 def _extent(told: list[Any] | None) -> Extent | None:

@@ -8,7 +8,6 @@ while MLX computes.
 from __future__ import annotations
 
 import gc
-import os
 import queue
 import sys
 import threading
@@ -21,16 +20,18 @@ import mlx.core as mx
 
 from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
 from workers import gauge
+from workers.asked import read_asked, read_forever
 from workers.batch import ModelBatch
 from workers.budget import Budget, free
 from workers.engine_job import JobStep, RunningJob, make_job
+from workers.environment import CUDA_BUFFER_BYTES
 from workers.guard import Action, check, youngest_of_lowest
 from workers.kept_cards import card_for, keep_card
 from workers.models import load_model, prompt_shape
 from workers.prefixes import Prefixes
 from workers.residency import weights_on_disk
 from workers.telling import Telling
-from workers.wire import Message, Receiver, Sender, WireBroken
+from workers.wire import Message, Receiver, Sender
 
 _SHAPE: Final = ("chunk_tokens", "prefill_rows", "max_batch", "gap_seconds")
 _CACHE_SHARE: Final = 16
@@ -164,10 +165,9 @@ class Engine:
             unsupported = isinstance(error, ModelUnsupported)
             self._send({"kind": "load_failed", "model": name, "reason": reason, "unsupported": unsupported})
             return
-        late = not self._device.startswith("cpu")
-        self._batches[name] = ModelBatch(
-            loaded, card, **self._shape, late_errors=late, prefixes=self._prefixes
-        )
+        held = CUDA_BUFFER_BYTES if self._device.startswith("cuda") else 0
+        shape = self._shape | {"late_errors": not self._device.startswith("cpu"), "held_bytes": held}
+        self._batches[name] = ModelBatch(loaded, card, **shape, prefixes=self._prefixes)
         seconds = {"load_seconds": loaded_at - started, "probe_seconds": time.monotonic() - loaded_at}
         told = {"card": card.to_json(), "prompts": prompt_shape(loaded), "memory": self._prefixes.in_use()}
         self._send({"kind": "loaded", "model": name, **told, **seconds})
@@ -180,8 +180,8 @@ class Engine:
             free()
 
     def _run(self, message: Message) -> None:
-        key = message["key"]
-        batch = self._batches.get(message["model"])
+        key, batch = message["key"], self._batches.get(message["model"])
+        self._send({"kind": "counting", "key": key})  # before it can die of that
         try:
             if batch is None:
                 raise ClientError("internal_error", f"{message['model']} is not loaded")
@@ -273,19 +273,10 @@ class Engine:
         self._send({"kind": "raised", "keys": keys, "text": text[:4000], "memory": memory})
 
 
-def _read_forever(receiver: Receiver, inbox: queue.SimpleQueue[Message]) -> None:
-    try:
-        while True:
-            for message in receiver.read():
-                inbox.put(message)
-    except WireBroken:
-        os._exit(0)  # the parent is gone: nobody is left to generate for
-
-
 def main(read_fd: int, write_fd: int) -> None:
     """Serve until the pipe ends."""
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_read_forever, args=(Receiver(read_fd), inbox), daemon=True).start()
+    threading.Thread(target=read_forever, args=(Receiver(read_fd, read_asked), inbox), daemon=True).start()
     engine = Engine(Sender(write_fd).send)
     while True:
         try:

@@ -10,9 +10,11 @@ import mlx.core as mx
 
 from scheduler.errors import ClientError
 from scheduler.request import JobRequest, read_request
+from workers.constraint import Constraint, constrain
 from workers.guard import Load
 from workers.models import LoadedModel, prompt_tokens
 from workers.text import JobText, Piece, section_left_open
+from workers.token_bytes import token_bytes
 from workers.wire import Message
 
 
@@ -32,6 +34,10 @@ class RunningJob:
     max_tokens: int
     seed: int
     text: JobText
+    scope: str = ""
+    """Whose jobs it may share the beginnings of prompts with; see :mod:`workers.prefixes`."""
+    constraint: Constraint | None = None
+    """What holds its answer to a form."""
     made: list[int] = field(default_factory=list)
     uid: int | None = None
     prefilled: bool = False
@@ -65,6 +71,11 @@ class RunningJob:
         self.read()
         step, self.untold = self.untold or JobStep(self.key, []), None
         return step
+
+    @property
+    def ends(self) -> str | None:
+        """Why its answer is at its end whatever could follow, in OpenAI's words; None where it is not."""
+        return self.constraint.ends if self.constraint is not None else None
 
     @property
     def load(self) -> Load:
@@ -114,16 +125,31 @@ def make_job(message: Message, loaded: LoadedModel) -> RunningJob:
             raise ClientError("invalid_request", reason, param="logit_bias")
     prompt = prompt_tokens(loaded, request)
     begins = "normal" if request.messages is None else section_left_open(loaded.tokenizer, prompt)
+    bare = request.must_call and loaded.grammars.call_marks is None
+    several = request.parallel_tool_calls
+    so_far = list(message["so_far"])
+    constraint = constrain(loaded, request, so_far, begins)
+    formed = bare or (constraint is not None and not request.must_call)
     return RunningJob(
         key=message["key"],
         request=request,
         priority=message["priority"],
         claimed_at=message["claimed_at"],
         prompt=prompt,
-        so_far=list(message["so_far"]),
+        so_far=so_far,
         max_tokens=min(message["max_tokens"], loaded.context_tokens - len(prompt)),
         seed=message["seed"],
-        text=JobText(loaded.tokenizer, request.stop, begins),
+        scope=message["scope"],
+        text=JobText(
+            loaded.tokenizer,
+            request.stop,
+            begins,
+            bare_call=bare,
+            several_calls=several,
+            formed=formed,
+            continues=request.messages is None,
+        ),
+        constraint=constraint,
     )
 
 
@@ -142,7 +168,7 @@ def take_token(job: RunningJob, response: Any, loaded: LoadedModel) -> bool:
         if job.request.logprobs is not None:
             entry = logprob_entry(loaded, response.logprobs, response.token, job.request.logprobs)
             step.logprobs.append(entry)
-    return job.read().stopped if job.request.stop or response.finish_reason else False
+    return job.read().stopped if job.text.may_stop or response.finish_reason else False
 
 
 def ended(job: RunningJob, reason: str, *, stopped: bool) -> JobStep:
@@ -155,12 +181,17 @@ def ended(job: RunningJob, reason: str, *, stopped: bool) -> JobStep:
     """
     step = job.news()
     if not stopped:
-        rest = job.text.finish()
+        rest = job.text.finish(cut=reason == "length")
         step.show(rest)
         reason = "stop" if rest.stopped else reason
-    calls, refused = job.text.tool_calls(job.request.tools)
+    may_call = job.request.tool_choice != "none"
+    calls, refused = job.text.tool_calls(job.request.tools if may_call else None)
     step.text += refused
-    result: dict[str, Any] = {"text": job.text.text, "finish_reason": "tool_calls" if calls else reason}
+    ended_by_calls = calls and reason != "length"
+    result: dict[str, Any] = {
+        "text": job.text.text,
+        "finish_reason": "tool_calls" if ended_by_calls else reason,
+    }
     if job.text.reasoning:
         result["reasoning"] = job.text.reasoning
     if calls:
@@ -188,8 +219,8 @@ def logprob_entry(loaded: LoadedModel, values: mx.array, token: int, top: int) -
 
 
 def _entry(loaded: LoadedModel, token: int, logprob: float) -> dict[str, Any]:
-    text = loaded.tokenizer.decode([token])
-    return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}
+    told = token_bytes(loaded.tokenizer, token)
+    return {"token": told.decode(errors="replace"), "logprob": max(logprob, -9999.0), "bytes": list(told)}
 
 
 def _number(values: mx.array, at: int) -> float:

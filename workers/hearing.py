@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -17,18 +18,21 @@ from scheduler.foresight import Row
 from scheduler.holding import Held
 from scheduler.ledger import Ledger
 from scheduler.pressure import Pressure
+from scheduler.reasons import Reason
 from scheduler.settings import Settings
 from workers.breaker import COOLDOWN_SECONDS, Breaker
-from workers.classifier import Recovery, buffer_sizes, classify_text
+from workers.classifier import Recovery, buffer_sizes, classify_text, exit_name
 from workers.desk import Desk
-from workers.joined_steps import progress_of
+from workers.joined_steps import note_begun, progress_of
+from workers.marking import engine_died
 from workers.pace import Loops, Pace
 from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import Reporting
 from workers.residency import Residency
 from workers.sharing import Sharing
-from workers.supervisor import Supervisor, exit_name
+from workers.supervisor import Supervisor
+from workers.unsaid import loggable
 from workers.wire import Message, WireBroken
 
 log = structlog.get_logger(__name__)
@@ -38,19 +42,7 @@ _SHEDS_MOST: Final = 8
 
 
 class Hearing:
-    """Listens to one engine.
-
-    Args:
-        settings: the prefill chunk and rows.
-        supervisor: the engine's process.
-        desk: the jobs in hand.
-        residency: the models.
-        reporting: where it counts.
-        publishing: where cards and tokenizers go.
-        planning: how long answers are taken to become.
-        clock: Unix seconds.
-        sharing: the worker's share of its host's memory.
-    """
+    """Listens to one engine, with whom the worker has beside it; ``clock`` tells Unix seconds."""
 
     def __init__(
         self,
@@ -73,24 +65,22 @@ class Hearing:
         """Whether something was said that the fleet should hear of now."""
         self._pressure = Pressure()
         self._heard: collections.deque[Message] = collections.deque()
+        self._broken = False
+        desk.insistence.meanwhile = self._overhearing
 
     @property
     def unread(self) -> bool:
         """Whether something was received that a failing store kept from being done."""
-        return bool(self._heard)
+        return bool(self._heard) or self._broken
 
     def hear(self, *, more: bool) -> None:
-        """Do what the engine said, in order; what a failing store interrupts is taken up again.
-
-        Args:
-            more: whether the pipe has something to read.
-        """
-        died = False
+        """Do what the engine said, in order; what a failing store interrupts is taken up again; ``more`` may be read."""
         if more:
             try:
-                self._heard += self._supervisor.receive()
+                self._heard += note_begun(self._desk, self._supervisor.receive())
             except WireBroken:
-                died = True
+                self._broken = True
+        spoke = bool(self._heard)
         while self._heard:
             steps: list[Message] = []
             computed = 0
@@ -107,9 +97,21 @@ class Hearing:
             self._on_sizes()
             if self._heard and self._heard[0]["kind"] != "step":
                 self._on(self._heard.popleft())
-        self._supervisor.heard()
-        if died:
+        if spoke:
+            self._supervisor.heard()
+        if self._broken:
+            self._broken = False
             self._engine_died()
+
+    @contextmanager
+    def _overhearing(self) -> Iterator[None]:
+        """While a step waits for the store, hear those after it."""
+        with self._supervisor.overhearing():
+            yield
+        try:
+            self._heard += note_begun(self._desk, self._supervisor.kept())
+        except WireBroken:
+            self._broken = True
 
     def _write(self, steps: Sequence[Message]) -> None:
         if not steps:
@@ -227,7 +229,7 @@ class Hearing:
         if fits:
             return True
         if need > ledger.budget_bytes:  # counted, it is refused at the next look, or left to a larger worker
-            self._desk.put_back(held, "larger than this worker's budget")
+            self._desk.put_back(held, Reason.LARGER_THAN_BUDGET)
         elif not so_far and held.rec.envelope["request"].get("on_insufficient_memory") == "fail":
             error = ClientError(
                 "insufficient_memory",
@@ -238,7 +240,7 @@ class Hearing:
             )
             self._desk.fail(held, error)
         else:
-            self._desk.put_back(held, "larger than estimated")
+            self._desk.put_back(held, Reason.LARGER_THAN_ESTIMATED)
         return False
 
     def _on_shed(self, held: Held) -> None:
@@ -246,9 +248,8 @@ class Hearing:
         self._desk.ledger.ran_out(self._clock())
         meta = replace(held.rec.meta, sheds=held.rec.meta.sheds + 1)
         log.warning("job shed", job=held.rec.id, sheds=meta.sheds)
-        self._reporting.count("sheds")
         most = 1 if meta.sheds >= _SHEDS_MOST else meta.company_most
-        self._desk.put_back(held, "memory", replace(meta, company_most=most))
+        self._desk.shed(held, replace(meta, company_most=most))
 
     def _on_removed(self, message: Message) -> None:
         self._desk.leaving.discard(message["key"])
@@ -256,9 +257,8 @@ class Hearing:
     def _on_raised(self, message: Message) -> None:
         jobs, text = self._desk.find(message["keys"]), message["text"]
         row = classify_text(text)
-        log.warning(
-            "engine raised", fault=row.fault.value, jobs=len(jobs), cure=row.recovery.value, text=text[:300]
-        )
+        told = {"fault": row.fault.value, "cure": row.recovery.value, "text": loggable(text)}
+        log.warning("engine raised", jobs=len(jobs), **told)
         company = max(len(message["keys"]), len(self._desk.granted))
         need, most = buffer_sizes(text)
         failure = Failure(
@@ -271,13 +271,13 @@ class Hearing:
     def _engine_died(self) -> None:
         death = self._supervisor.bury()
         self.breaker.died()
-        self._reporting.count("engine_deaths")
-        # Where nothing was computed, it died of a prompt that it counted, or of a model that it loaded.
-        at_work = self._desk.find(sorted(self._desk.granted or self._desk.running))
+        # Where nothing was computed, it died of a prompt that it had begun to count, or of a model that it loaded.
+        at_work = self._desk.find(sorted(self._desk.granted or self._desk.begun))
         loading = self._residency.reset()
         # Those whose prompts it counted were there too, though nobody lays it to them while others computed.
         company = len(self._desk.running) + len(self._desk.leaving) + (loading is not None)
         exited = exit_name(death.exit_code)
+        self._reporting.note(engine_died(exited, len(self._desk.running), self._clock()))
         log.warning("its jobs", jobs=sorted(self._desk.running), company=company)
         failure = Failure(death.fault, died=True, company=company, exit_name=exited, limit_bytes=self._limit)
         if loading is not None and death.fault is not Fault.VICTIM:
@@ -285,7 +285,7 @@ class Hearing:
             # Where memory ran out, the host's other processes may have taken it.
             self._residency.blame(loading, reason, alone=not at_work and not failure.memory)
         self._desk.judge(at_work, failure)
-        self._desk.put_back_all("engine lost")
+        self._desk.put_back_all(Reason.ENGINE_LOST)
         self._desk.leaving.clear()
         self._desk.ledger = None
         if self.breaker.open:

@@ -78,10 +78,11 @@ def _known(kept: Iterable[dict[str, Any]], folder: Path, fingerprint: str) -> Mo
 
 
 def keep_card(card: ModelCard, folder: Path) -> None:
-    """Write a card to disk; one without a fingerprint is for now."""
+    """Write a card to disk, its folder made in the data folder; one without a fingerprint is for now."""
     if not card.fingerprint:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # the mode is not for parents
+    folder.mkdir(exist_ok=True)
     partial = folder / f"{card.fingerprint}.partial"
     partial.write_text(json.dumps(card.to_json()))
     partial.replace(folder / f"{card.fingerprint}.json")

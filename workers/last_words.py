@@ -11,6 +11,8 @@ from typing import IO, Final
 
 import structlog
 
+from workers.unsaid import loggable
+
 log = structlog.get_logger(__name__)
 
 _LINES: Final = 40
@@ -62,4 +64,4 @@ class LastWords:
         text = line[-_LINE_BYTES:].decode(errors="replace").rstrip()
         if text:
             self._lines.append(text)
-            log.debug("engine says", text=text)
+            log.debug("engine says", text=loggable(text))

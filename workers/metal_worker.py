@@ -1,8 +1,7 @@
 """An RQ worker that runs many jobs at once on one engine: ``rq worker -w workers.MetalWorker``.
 
-It keeps RQ's work loop and overrides how a job is dequeued (a claim that knows the memory; while it
-waits it pumps the engine) and how it is executed (handed to the engine). RQ's registries, executions
-and heartbeats stay true for every running job.
+It keeps RQ's work loop and overrides how a job is dequeued (a claim that knows the memory; while it waits it pumps the
+engine) and how it is executed (handed to the engine). RQ's records of every running job stay true.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from types import FrameType
 from typing import Any, Final
 
 import structlog
-from redis import Redis
 from rq import Queue
 from rq.command import parse_payload
 from rq.exceptions import StopRequested
@@ -29,13 +27,17 @@ from rq.utils import now
 from rq.worker import BaseWorker
 from rq.worker.base import WorkerStatus
 
+from scheduler import process_log, tracing
 from scheduler.holding import Held
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import inbox_channel
+from scheduler.reasons import Reason
 from scheduler.settings import load
 from scheduler.waiting import WAKE_CHANNEL
+from workers.generation_job import GenerationJob
 from workers.reporting import store_may_be_away
 from workers.runner import TICK_SECONDS, Runner
+from workers.steadfast import Steadfast, be_quick
 
 log = structlog.get_logger(__name__)
 
@@ -44,16 +46,16 @@ _BEAT_SECONDS: Final = 5.0
 _SAME_SIGNAL_SECONDS: Final = 1.0  # a pool and a terminal both send one
 
 
-class MetalWorker(BaseWorker):
+class MetalWorker(Steadfast, BaseWorker):
     """See the module. Settings are read from the environment when it is made."""
 
     def __init__(self, queues: Iterable[Any], *args: Any, **kwargs: Any) -> None:
-        kwargs["serializer"] = JSONSerializer  # never pickle, whatever the command line says
-        names = [each if isinstance(each, str) else each.name for each in queues]
-        connection: Redis | None = kwargs.get("connection")
-        if names and connection is not None:
-            queues = [Queue(name, connection=connection, serializer=JSONSerializer) for name in names]
-        super().__init__(list(queues), *args, **kwargs)
+        given = list(queues)
+        if not kwargs.get("connection"):
+            kwargs["connection"] = next((each.connection for each in given if isinstance(each, Queue)), None)
+        # Never pickle, nor import what a job names, whatever the command line says: RQ makes queues of names by these.
+        kwargs |= {"serializer": JSONSerializer, "job_class": GenerationJob}
+        super().__init__([each.name if isinstance(each, Queue) else each for each in given], *args, **kwargs)
         self._runner: Runner | None = None
         self._held: Held | None = None
         self._unwanted: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -66,8 +68,10 @@ class MetalWorker(BaseWorker):
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Start the engine beside RQ's own start."""
         settings = load()
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(settings.log_level))
+        process_log.begin(settings)
+        be_quick(self.connection, settings.lease_seconds)
         lifecycle = Lifecycle(self.connection, settings)
+        self._spans = lifecycle.spans = tracing.begin(settings, "tidegate-worker", self.name)
         self._runner = Runner(lifecycle, self.name, self.queue_names(), patient=self._patient)
         super().bootstrap(*args, **kwargs)
         self._install_signal_handlers()  # an engine must not be left to a signal's default
@@ -79,10 +83,12 @@ class MetalWorker(BaseWorker):
         if runner is not None:
             with store_may_be_away():
                 self._drain(runner)
-                runner.put_back_all("worker shut down")
+                runner.put_back_all(Reason.WORKER_STOPPED)
                 self._count_ended(runner)
             with store_may_be_away():
                 runner.close()
+            if self._spans is not None:
+                self._spans.close()
         with store_may_be_away():
             super().teardown()
 
@@ -100,16 +106,6 @@ class MetalWorker(BaseWorker):
         with store_may_be_away():
             self._runner.reconcile()
             super().run_maintenance_tasks()
-
-    def clean_registries(self) -> None:
-        """Clean what has ended; jobs found started or in between are the runner's to recover."""
-        for each in self.queues:
-            if each.acquire_maintenance_lock():
-                each.finished_job_registry.cleanup()
-                each.failed_job_registry.cleanup()
-                each.canceled_job_registry.cleanup()
-                each.release_maintenance_lock()
-        self.last_cleaned_at = now()  # type: ignore[assignment]  # RQ does not annotate it
 
     # Claiming and executing
 
@@ -194,8 +190,7 @@ class MetalWorker(BaseWorker):
 
     def request_stop_execution(self, execution_id: str) -> None:
         """Stop one of the running jobs."""
-        execution = self.executions.get(execution_id)
-        if execution is not None:
+        if (execution := self.executions.get(execution_id)) is not None:
             self._unwanted.put(execution.job_id)
             self._poke()
 
@@ -230,10 +225,13 @@ class MetalWorker(BaseWorker):
         """Hear the engine and the commands, keep what must be kept alive."""
         with store_may_be_away():
             runner.pump(TICK_SECONDS)
-            unwanted = [self._unwanted.get() for _ in range(self._unwanted.qsize())]
-            if unwanted:
+            if unwanted := [self._unwanted.get() for _ in range(self._unwanted.qsize())]:
                 runner.cancel(unwanted)
             self._keep_heartbeats(runner)
+        if (
+            self.should_run_maintenance_tasks
+        ):  # RQ's loop looks between two jobs alone, and none may ever come
+            self.run_maintenance_tasks()
 
     def _settled(self, runner: Runner) -> bool:
         with store_may_be_away():
@@ -261,8 +259,7 @@ class MetalWorker(BaseWorker):
         if moment < self._next_heartbeat:
             return
         self._next_heartbeat = moment + min(_HEARTBEAT_SECONDS, self.job_monitoring_interval / 2)
-        for key, job in held.items():
-            self.maintain_heartbeats(self._rq_job(job)[0], self.executions[key])
+        runner.beat(self.executions, self.job_monitoring_interval + 60)  # as RQ's monitor has it
         self._count_ended(runner)
 
     def _look_whether_suspended(self, *, at_once: bool = False) -> None:

@@ -6,19 +6,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm import load as mlx_load
 
 from scheduler.errors import ClientError, ModelUnsupported, ModelUnusable
-from scheduler.request import JobRequest, Message
+from scheduler.message import Message
+from scheduler.request import JobRequest
 from scheduler.settings import is_missing_folder
 from scheduler.tokenizers import SAMPLE
+from workers.deadline import processor_seconds
+from workers.grammars import Grammars
+from workers.model_folder import check_folder
+from workers.residency import files_here
 
 _UNKNOWN_KIND = re.compile(r"Model type (\S{1,64}) not supported\.")  # mlx-lm 0.32's words
 _NO_CONTEXT_LIMIT = 1 << 20
+
+TEMPLATE_SECONDS: Final = 10.0
+"""Of the processor, for a chat template: the longest conversations take one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +40,13 @@ class LoadedModel:
     vocabulary: int
     weights_bytes: int = field(init=False)
     """Bytes of its parameters."""
+    grammars: Grammars = field(init=False, compare=False, repr=False)
+    """What its jobs' answers can be held to."""
 
     def __post_init__(self) -> None:
         leaves: Any = tree_flatten(self.model.parameters()) if self.model is not None else ()
         object.__setattr__(self, "weights_bytes", sum(array.nbytes for _, array in leaves))
+        object.__setattr__(self, "grammars", Grammars(self.tokenizer, self.vocabulary))
 
 
 def load_model(name: str, source: str) -> LoadedModel:
@@ -52,6 +63,8 @@ def load_model(name: str, source: str) -> LoadedModel:
     if is_missing_folder(source):
         raise ModelUnusable(f"the folder {source} does not exist")
     path = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+    for config in files_here(source, "config.json") or [Path(path, "config.json")] * (path != source):
+        check_folder(config.parent)
     try:
         loaded: Any = mlx_load(path, return_config=True, trust_remote_code=False)
         model, tokenizer, config = loaded
@@ -83,9 +96,12 @@ def prompt_tokens(loaded: LoadedModel, request: JobRequest) -> list[int]:
     else:
         param = "messages"
         messages = [message.for_template() for message in request.messages]
-        tools = list(request.tools) if request.tools else None
+        tools = list(request.tools) if request.tools and request.tool_choice != "none" else None
         try:
-            tokens = loaded.tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True)
+            with processor_seconds(TEMPLATE_SECONDS):
+                tokens = loaded.tokenizer.apply_chat_template(
+                    messages, tools=tools, add_generation_prompt=True
+                )
         except Exception as error:
             reason = f"the model's chat template refuses these messages: {error}"
             raise ClientError("invalid_request", reason, param=param) from error

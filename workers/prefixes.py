@@ -3,6 +3,10 @@
 What is kept is reclaimable: bounded in bytes, least recently used goes first, and the engine drops it before anything
 else. mlx-lm's ``LRUPromptCache`` copies a whole entry for each look, and its trie walks every longer entry; here a look
 compares bytes, and gives slices of what is kept, which mlx-lm copies into its batch.
+
+What a job finds here shows, in ``cached_tokens`` and in its time: who could find what another's job left would learn how
+that one's prompt began, word by word. So jobs share within a scope: that of their API key, or the common one of all who
+came without. A system prompt that several keys' jobs have is computed and kept once for each of the keys.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ _SHARE: Final = 8
 _TOKEN_BYTES: Final = array("i").itemsize
 
 _Layers = tuple[tuple[mx.array, mx.array], ...]
+
+_Entry = tuple[str, str, bytes]
+"""A model's name, a scope, and tokens as :func:`packed` has them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +70,7 @@ class Prefixes:
     def __init__(self, budget: Budget, setting: int | None = None) -> None:
         self.kept_bytes = 0
         self._budget, self._setting = budget, setting
-        self._kept: OrderedDict[tuple[str, bytes], _Layers] = OrderedDict()
+        self._kept: OrderedDict[_Entry, _Layers] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -87,23 +94,33 @@ class Prefixes:
         told["cache_bytes"] += self.kept_bytes
         return told | {"prefix_cache_bytes": self.kept_bytes}
 
-    def find(self, model: str, tokens: Sequence[int], least: int = LEAST_TOKENS) -> Beginning | None:
+    def find(
+        self, model: str, tokens: Sequence[int], least: int = LEAST_TOKENS, scope: str = ""
+    ) -> Beginning | None:
         """The longest beginning of these tokens that is kept, at least one left to compute; None where none is.
 
         Args:
             model: whose.
             tokens: of a prompt.
             least: how many must be alike.
+            scope: the job's: others' are not looked at.
         """
         if not self._kept or len(tokens) <= least:
             return None
         wanted, best, longest = packed(tokens[:-1]), None, least - 1
         for key in reversed(self._kept):
-            if key[0] == model and (alike := tokens_alike(key[1], wanted)) > longest:
+            if key[:2] == (model, scope) and (alike := tokens_alike(key[2], wanted)) > longest:
                 best, longest = key, alike
         return None if best is None else Beginning(longest, self._used(best))
 
-    def keep(self, model: str, tokens: Sequence[int], caches: Iterable[Any], spare_bytes: int = 0) -> None:
+    def keep(
+        self,
+        model: str,
+        tokens: Sequence[int],
+        caches: Iterable[Any],
+        spare_bytes: int = 0,
+        scope: str = "",
+    ) -> None:
         """Keep a row's caches where they can be cut at any length and there is room; its own beginnings go for it.
 
         Args:
@@ -111,26 +128,26 @@ class Prefixes:
             tokens: those that the caches hold.
             caches: the row's, taken out of its batch and not yet evaluated; they are used up.
             spare_bytes: of the room, what is to be left.
+            scope: the job's, whose they were.
         """
         row, whole = [*flat(caches)], packed(tokens)
         if not all(_is_whole(cache, len(tokens)) for cache in row):
             return
-        same = [key for key in self._kept if key[0] == model]
-        if longer := [key for key in same if key[1].startswith(whole)]:
+        same = [key for key in self._kept if key[:2] == (model, scope)]
+        if longer := [key for key in same if key[2].startswith(whole)]:
             self._used(longer[0])
             return
-        shorter = [key for key in same if whole.startswith(key[1])]
-        size = sum(cache.nbytes for cache in row)
+        shorter = [key for key in same if whole.startswith(key[2])]
+        sizes = [cache.nbytes for cache in row]
+        size = sum(sizes)
         given_back = sum(_bytes(self._kept[key]) for key in shorter)
         room = self._budget.now_bytes - self._budget.used_bytes() + given_back - spare_bytes
-        if size > min(room, self.limit_bytes):
+        if size > self.limit_bytes or size + max(sizes) > room:  # of one layer the batch's slice is there too
             return
         for key in shorter:
             self._drop(key)
         self.shrink(self.limit_bytes - size, most=_MOST - 1)
-        copies = tuple(map(_copied, row))
-        mx.eval(copies)
-        self._kept[model, whole] = copies
+        self._kept[model, scope, whole] = tuple(map(_copied, row))
         self.kept_bytes += size
 
     def shrink(self, limit_bytes: int, most: int = _MOST) -> bool:
@@ -166,11 +183,11 @@ class Prefixes:
         for key in [key for key in self._kept if key[0] == model]:
             self._drop(key)
 
-    def _used(self, key: tuple[str, bytes]) -> _Layers:
+    def _used(self, key: _Entry) -> _Layers:
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _drop(self, key: tuple[str, bytes]) -> None:
+    def _drop(self, key: _Entry) -> None:
         self.kept_bytes -= _bytes(self._kept.pop(key))
 
 
@@ -208,7 +225,10 @@ def _copied(cache: Any) -> tuple[mx.array, mx.array]:
     """A cache's arrays to be, in memory of their own; it lets go of them, so that they are not there twice.
 
     Multiplied, not made contiguous: that shares a small batch's memory, and its next step would have to copy itself.
+    One layer after another: MLX makes room for all that it is asked for at once, and taken together every layer's slice
+    of its batch was there beside its copy.
     """
     copies = cache.keys * 1, cache.values * 1
     cache.keys = cache.values = None
+    mx.eval(copies)
     return copies

@@ -20,6 +20,9 @@ from workers.wire import Message
 GIVEN_UP_SECONDS: Final = 60.0
 """How long a model that could not be loaded is left alone."""
 
+GIVEN_UP_MOST_SECONDS: Final = 3600.0
+"""The same of one that ends its engine each time, which costs the other models' jobs a start: twice as long each time."""
+
 _PROBE: Final = 8
 """A part of its weights that measuring a model is taken to need beside them, where no card tells."""
 
@@ -49,6 +52,8 @@ class Residency:
     _weights: dict[str, int] = field(default_factory=dict)
     _used: list[str] = field(default_factory=list)
     _suspected: set[str] = field(default_factory=set)
+    _ended: dict[str, int] = field(default_factory=dict)
+    """How many engines in a row a model ended while it was loaded."""
 
     @property
     def doing(self) -> str:
@@ -100,9 +105,7 @@ class Residency:
             return False
         weights = self._weights.get(model) or weights_on_disk(self.sources[model]) or ledger.budget_bytes
         if weights > ledger.budget_bytes:
-            self.give_up(
-                model, f"{model} weighs {gib(weights)}; this worker's budget is {gib(ledger.budget_bytes)}"
-            )
+            self._give_up_too_large(model, weights, ledger)
             return False
         kept = self.kept_cards(model)
         probe = max((card.chunk_bytes[-1][1] for card in kept), default=weights // _PROBE)
@@ -145,6 +148,7 @@ class Residency:
         """A model is in memory: count it, or send it away where it is larger than its files said."""
         self.loading = None
         self._suspected.discard(card.model)
+        self._ended.pop(card.model, None)
         ledger.expect_no_more(card.model)
         self._weights[card.model] = card.weights_bytes
         if ledger.weights_bytes + ledger.reserved_bytes + card.weights_bytes <= ledger.budget_bytes:
@@ -153,8 +157,7 @@ class Residency:
             return
         self.send({"kind": "unload", "model": card.model})
         if card.weights_bytes > ledger.budget_bytes:
-            need, limit = gib(card.weights_bytes), gib(ledger.budget_bytes)
-            self.give_up(card.model, f"{card.model} weighs {need}; this worker's budget is {limit}")
+            self._give_up_too_large(card.model, card.weights_bytes, ledger)
 
     def blame(self, model: str, reason: str, *, alone: bool) -> None:
         """The engine died while it loaded a model: give that up; where others may have been to blame, the second time.
@@ -165,7 +168,9 @@ class Residency:
             alone: whether nothing else can be to blame.
         """
         if alone or model in self._suspected:
-            self.give_up(model, reason)
+            times = self._ended[model] = self._ended.get(model, 0) + 1
+            seconds = min(GIVEN_UP_MOST_SECONDS, GIVEN_UP_SECONDS * 2 ** (times - 1))
+            self.give_up(model, reason, seconds)
         else:
             self._suspected.add(model)
 
@@ -186,14 +191,25 @@ class Residency:
         later = f"the model {model} cannot be loaded here now"
         self._leave_alone(model, refused or ClientError("no_worker", later, retry_after=GIVEN_UP_SECONDS))
 
-    def give_up(self, model: str, reason: str) -> None:
+    def give_up(self, model: str, reason: str, seconds: float = GIVEN_UP_SECONDS) -> None:
         """Do not serve a model for a while, for a reason that clients may read."""
-        log.error("model unusable", model=model, reason=reason)
-        self._leave_alone(model, ClientError("no_worker", reason, retry_after=GIVEN_UP_SECONDS))
+        self._give_up(model, ClientError("no_worker", reason, retry_after=seconds), seconds)
 
-    def _leave_alone(self, model: str, error: ClientError) -> None:
+    def _give_up_too_large(self, model: str, weights_bytes: int, ledger: Ledger) -> None:
+        limit_bytes = ledger.budget_bytes
+        reason = f"{model} weighs {gib(weights_bytes)}; this worker's budget is {gib(limit_bytes)}"
+        numbers = {"estimated_bytes": weights_bytes, "limit_bytes": limit_bytes}
+        self._give_up(
+            model, ClientError("no_worker", reason, param=None, retry_after=GIVEN_UP_SECONDS, **numbers)
+        )
+
+    def _give_up(self, model: str, error: ClientError, seconds: float = GIVEN_UP_SECONDS) -> None:
+        log.error("model unusable", model=model, reason=error.message)
+        self._leave_alone(model, error, seconds)
+
+    def _leave_alone(self, model: str, error: ClientError, seconds: float = GIVEN_UP_SECONDS) -> None:
         self._suspected.discard(model)
-        self._given_up[model] = (self.clock() + GIVEN_UP_SECONDS, error)
+        self._given_up[model] = (self.clock() + seconds, error)
         if self.loading == model:
             self.loading = None
 

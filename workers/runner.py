@@ -6,22 +6,25 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
+from rq.executions import Execution
 from rq.job import Job
 
 from scheduler.holding import Held, Holding
 from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.reasons import Reason
 from scheduler.reserving import Reserving
 from scheduler.settings import Settings
 from scheduler.strays import mend
 from workers.claiming import Claiming
-from workers.desk import Desk, key_of
+from workers.desk import Desk, run_message
 from workers.hearing import Hearing
+from workers.heartbeats import beat
 from workers.planning import Planning
 from workers.publishing import Publishing
 from workers.reporting import NOTHING_READ, Reporting
@@ -77,7 +80,7 @@ class Runner:
         reserving = Reserving(self.settings.reserve, self.settings.reserve_quantile)
         self._planning = planning = Planning(reserving, lifecycle.histories.answers)
         self._desk = Desk(lifecycle, holding, self._reporting, self.supervisor.send, planning, clock)
-        self._desk.patient = patient
+        self._desk.insistence.patient = patient
         self._claiming = Claiming(lifecycle, holding, queues, clock, self._residency, planning)
         tell, lost = self.supervisor.send, self._share_lost
         self._sharing = Sharing(
@@ -225,32 +228,24 @@ class Runner:
             return  # the engine died since the claim, and the job waits again
         if len(self.running) == 1:
             self.supervisor.heard()
-        meta = held.rec.meta
-        self.supervisor.send(
-            {
-                "kind": "run",
-                "key": key_of(held),
-                "model": meta.model,
-                "request": held.rec.envelope["request"],
-                "priority": meta.priority,
-                "claimed_at": held.claimed_at,
-                "so_far": held.tokens,
-                "max_tokens": meta.max_tokens,
-                "seed": meta.seed,
-            }
-        )
+        self.supervisor.send(run_message(held))
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """End jobs in hand whose clients do not want them any more."""
         self._desk.cancel(job_ids)
 
-    def put_back_all(self, reason: str) -> None:
+    def put_back_all(self, reason: Reason) -> None:
         """Let every job in hand wait again."""
         self._desk.put_back_all(reason)
 
     def reconcile(self) -> None:
         """Mend what RQ's tools and plain workers left."""
         mend(self._lifecycle.queue)
+
+    def beat(self, executions: Mapping[str, Execution], seconds: int) -> None:
+        """Keep RQ's records of the jobs in hand, by their attempts' ids."""
+        jobs = ((held, executions.get(str(held.rec.meta.execution_id))) for held in self.running.values())
+        beat(self._lifecycle.queue, [(held, each) for held, each in jobs if each is not None], seconds)
 
     def rq_job(self, held: Held) -> Job:
         """RQ's job for one in hand."""
@@ -301,4 +296,5 @@ class Runner:
             served=self._residency.served,
             left=self._planning.left,
             starts_at=self._claiming.promises.starts_at,
+            cooling_seconds=self._hearing.breaker.open_seconds,
         )

@@ -151,8 +151,7 @@ class Sharing:
             if self._give_up_at > now:
                 log.warning("waiting for memory", reason=str(full), seconds=round(self._give_up_at - now, 1))
         if now >= self._give_up_at:
-            self.refusal = str(full)
-            log.error("no memory on this host", reason=self.refusal)
+            self.refusal = str(full)  # who ends by it says it: once is enough
 
     def _wish(self, setting_bytes: int | None) -> Wish:
         least = 0

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,10 +23,13 @@ import structlog
 from scheduler.blame import Fault
 from scheduler.settings import Settings
 from workers.account import Account
-from workers.classifier import classify_death
+from workers.classifier import classify_death, exit_name
 from workers.environment import engine_environment
 from workers.guard import FRUGAL_SECONDS
 from workers.last_words import LastWords
+from workers.overhearing import overhearing
+from workers.said import Course, read_said
+from workers.unsaid import loggable
 from workers.wire import Message, Outbox, Receiver, WireBroken
 
 log = structlog.get_logger(__name__)
@@ -67,6 +71,7 @@ class Supervisor:
     _receiver: Receiver | None = None
     _words: LastWords | None = None
     _heard_at: float = 0.0
+    _course: Course = field(default_factory=Course)
     _timed_out: bool = False
     _meant: bool = False
     _ran_out_at: float = -math.inf
@@ -93,10 +98,10 @@ class Supervisor:
         self._process = self._spawn(to_read, from_write)
         os.close(to_read)
         os.close(from_write)
-        self._outbox, self._receiver = Outbox(to_write), Receiver(from_read)
+        self._outbox, self._receiver = Outbox(to_write), Receiver(from_read, read_said)
         assert self._process.stderr is not None
         self._words = LastWords(self._process.stderr)
-        self.account = Account()
+        self.account, self._course = Account(), Course()
         self.starts += 1
         self._heard_at = self.clock()
         log.info("engine started", pid=self._process.pid)
@@ -130,6 +135,7 @@ class Supervisor:
         """Tell the engine; a dead one is noticed by :meth:`receive`."""
         if self._outbox is None:
             return
+        self._course.tell(message)
         try:
             self._outbox.send(message)
         except WireBroken:
@@ -156,14 +162,36 @@ class Supervisor:
         """What the engine said; waits where it said nothing.
 
         Raises:
-            WireBroken: it died; :meth:`bury` says how.
+            WireBroken: it died, or speaks nonsense; :meth:`bury` says how.
         """
         if self._receiver is None:
             raise WireBroken("there is no engine")
-        messages = self._receiver.read()
-        self._heard_at = self.clock()
+        messages = self._noted(self._receiver.read())
+        if messages:  # parts of one that never ends are silence
+            self._heard_at = self.clock()
         self._read_words()
+        return messages
+
+    def overhearing(self) -> AbstractContextManager[None]:
+        """While the block runs, what the engine says is kept for :meth:`kept`, so that it need not wait to say it."""
+        return overhearing(self._receiver) if self._receiver else nullcontext()
+
+    def kept(self) -> list[Message]:
+        """What the engine said meanwhile.
+
+        Raises:
+            WireBroken: it spoke nonsense.
+        """
+        return self._noted(self._receiver.whole() if self._receiver else [])
+
+    def _noted(self, messages: list[Message]) -> list[Message]:
+        """Messages that are of their kind's form and in their place; each is put into the account.
+
+        Raises:
+            WireBroken: one is not.
+        """
         for message in messages:
+            self._course.hear(message)
             self.account.note(message)
         return messages
 
@@ -240,7 +268,7 @@ class Supervisor:
             fault = Fault.BUG
         if fault is Fault.OUT_OF_MEMORY:
             self._ran_out_at = self.clock()
-        last = f": {lines[-1][-200:]}" if lines else ""
+        last = f": {loggable(lines[-1])}" if lines else ""
         detail = f"{exit_name(exit_code)} ({account.words}){last}"
         log.warning(
             "engine died", pid=self._process.pid, exit_code=exit_code, fault=fault.value, detail=detail
@@ -270,13 +298,3 @@ class Supervisor:
 def _limited() -> bool:
     """Whether this process's address space, and so its children's, is limited."""
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-
-
-def exit_name(exit_code: int) -> str:
-    """``SIGKILL``, or ``exit code 3``."""
-    if exit_code >= 0:
-        return f"exit code {exit_code}"
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"

@@ -1,8 +1,8 @@
 """Messages between a worker and its engine: length-prefixed JSON objects over a pair of pipes.
 
 Engine-bound ``kind``s: ``configure``, ``share``, ``load``, ``unload``, ``run``, ``grant``, ``remove``, ``measure``.
-Worker-bound: ``host``, ``ready``, ``measured``, ``loading``, ``measuring``, ``loaded``, ``load_failed``, ``sized``, ``refused``,
-``account``, ``step``, ``raised``, ``shed``, ``removed``, ``learnt``.
+Worker-bound: ``host``, ``ready``, ``measured``, ``loading``, ``measuring``, ``loaded``, ``load_failed``, ``counting``, ``sized``,
+``refused``, ``account``, ``step``, ``raised``, ``shed``, ``removed``, ``learnt``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import struct
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 Message = dict[str, Any]
@@ -106,10 +107,11 @@ class Receiver:
 
     Args:
         fd: the pipe's reading end.
+        decode: makes a message of its bytes; raises :class:`WireBroken` where they are none.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, decode: Callable[[bytes], Message] | None = None) -> None:
+        self._fd, self._decode = fd, decode or decoded
         self._buffer = bytearray()
 
     def fileno(self) -> int:
@@ -120,22 +122,36 @@ class Receiver:
         """Read no more."""
         os.close(self._fd)
 
+    @property
+    def unread_bytes(self) -> int:
+        """What was taken in and not yet read."""
+        return len(self._buffer)
+
     def read(self) -> list[Message]:
         """Wait for bytes and return the messages that are whole.
 
         Raises:
             WireBroken: the pipe ended, or holds what is not a message.
         """
+        if not self.take_in():
+            raise WireBroken("the pipe ended")
+        return self.whole()
+
+    def take_in(self) -> bool:
+        """Wait for bytes and keep them; False where the pipe ended."""
         try:
             chunk = os.read(self._fd, _READ_BYTES)
-        except OSError as error:
-            raise WireBroken(str(error)) from error
-        if not chunk:
-            raise WireBroken("the pipe ended")
+        except OSError:
+            return False
         self._buffer += chunk
-        return self._whole()
+        return bool(chunk)
 
-    def _whole(self) -> list[Message]:
+    def whole(self) -> list[Message]:
+        """The messages that are whole, of what was taken in.
+
+        Raises:
+            WireBroken: it is not a message.
+        """
         messages: list[Message] = []
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
@@ -146,11 +162,16 @@ class Receiver:
                 break
             body = bytes(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
-            messages.append(_decode(body))
+            messages.append(self._decode(body))
         return messages
 
 
-def _decode(body: bytes) -> Message:
+def decoded(body: bytes) -> Message:
+    """A message, of whatever kind.
+
+    Raises:
+        WireBroken: it is none.
+    """
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -6,25 +6,36 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
 from tests.conftest import MODEL
 from tests.waiting import wait_until
 
+SECRET = "tg-secret"
+"""What tests send where it must not be quoted: no server's log may have it."""
+
 COMMAND = (sys.executable, "-m", "gunicorn", "--config", "python:api.gunicorn_conf")
 
 
 @contextmanager
-def serve(valkey_url: str, folder: Path, models: str = MODEL, prefix: tuple[str, ...] = ()) -> Iterator[str]:
+def serve(
+    valkey_url: str,
+    folder: Path,
+    models: str = MODEL,
+    prefix: tuple[str, ...] = (),
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[str]:
     """The URL of a running server, whose log must be free of tracebacks.
 
     Args:
         models: as ``TIDEGATE_MODELS`` has them.
         prefix: a command that starts it, such as one that limits it.
+        more: other variables of its environment.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
     environment |= {
@@ -32,6 +43,7 @@ def serve(valkey_url: str, folder: Path, models: str = MODEL, prefix: tuple[str,
         "TIDEGATE_MODELS": models,
         "TIDEGATE_MAX_BODY_BYTES": "100000",
     }
+    environment |= more
     logged = folder / "gunicorn.log"
     with socket.create_server(("127.0.0.1", 0)) as listener, logged.open("wb") as log:
         fd = listener.fileno()
@@ -52,6 +64,7 @@ def serve(valkey_url: str, folder: Path, models: str = MODEL, prefix: tuple[str,
     said = logged.read_text()
     assert "Traceback" not in said, said
     assert "Warning" not in said, said
+    assert SECRET not in said, said
 
 
 def _ready(url: str) -> bool:

@@ -144,6 +144,8 @@ def test_a_content_coding_is_refused(client: FlaskClient, connection: Redis) -> 
         ({"logit_bias": {"5": "1"}}, "logit_bias.5"),
         ({"logit_bias": {"5": True}}, "logit_bias.5"),
         ({"unheard_of": 1}, "unheard_of"),
+        ({"adapters": "../a"}, "adapters"),
+        ({"draft_model": "../a"}, "draft_model"),
         ({"model": ""}, "model"),
         ({"model": 7}, "model"),
         ({"messages": []}, "messages"),
@@ -213,11 +215,22 @@ def test_messages_are_refused_in_plain_words(
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 9}, "n"),
         ({"n": 0}, "n"),
         ({"n": "1"}, "n"),
         ({"n": True}, "n"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {"type": "wish"}},
+                }
+            },
+            "response_format",
+        ),
+        ({"tool_choice": "required", "tools": [{"type": "function"}]}, "tools"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"modalities": ["audio"]}, "modalities"),
@@ -229,6 +242,7 @@ def test_messages_are_refused_in_plain_words(
         ({"stream": True, "stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
+        ({"max_tokens": 0, "max_completion_tokens": 1}, "max_tokens"),
         ({"functions": []}, "functions"),
         ({"temperature": 3}, "temperature"),
         ({"messages": []}, "messages"),
@@ -261,6 +275,12 @@ def test_a_fault_in_a_query_names_it(client: FlaskClient, connection: Redis, que
     """400 with `param`, for the list of jobs."""
     answer = client.get(f"{JOBS}?{query}")
     assert (answer.status_code, answer.get_json()["error"]["param"]) == (400, param)
+
+
+def test_a_query_that_is_no_utf_8_is_refused(client: FlaskClient, connection: Redis) -> None:
+    """400, by the whole of it: nobody can say which field."""
+    answer = client.get("/v1/jobs", environ_overrides={"QUERY_STRING": "status=\xe5e"})
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (400, "invalid_request")
 
 
 def test_capacity_has_no_query(client: FlaskClient, connection: Redis) -> None:
@@ -311,6 +331,16 @@ def test_depth_and_size_have_sharp_limits() -> None:
     assert read_object(b'{"a": [' + b"1," * (MAX_VALUES - 2) + b"1]}")
     with pytest.raises(ClientError):
         read_object(b'{"a": [' + b"1," * (MAX_VALUES - 1) + b"1]}")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("8.0", 8), ("8e0", 8), ("-0.0", 0), ("8.5", 8.5), ("1e300", 1e300), ("5e-324", 5e-324)],
+)
+def test_a_whole_number_is_an_integer_however_it_is_written(text: str, number: float) -> None:
+    """JSON Schema says so; large ones stay what they are as floats."""
+    read = read_object(f'{{"a": {text}}}'.encode())["a"]
+    assert (read, type(read)) == (number, type(number))
 
 
 def test_ordinary_text_passes() -> None:

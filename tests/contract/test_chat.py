@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from api import chat
+from api import choices
 from api.services import Services
 from scheduler.errors import ClientError
 from scheduler.job import State
@@ -79,6 +79,8 @@ def test_openais_fields_become_the_jobs(client: FlaskClient, worker: PretendWork
         user="u",
         store=False,
         service_tier="auto",
+        safety_identifier="s",
+        prompt_cache_options={"mode": "explicit"},
         parallel_tool_calls=True,
     )
     with worker.answering():
@@ -95,6 +97,8 @@ def test_openais_fields_become_the_jobs(client: FlaskClient, worker: PretendWork
         "presence_penalty": 1.0,
         "logit_bias": {5: -1.0},
         "tools": (tool,),
+        "tool_choice": "auto",
+        "response_format": {"type": "text"},
         "metadata": {"a": "b"},
         "priority": "interactive",
     }
@@ -212,7 +216,7 @@ def test_a_stream_that_waits_long_begins_without_text(
     client: FlaskClient, worker: PretendWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while the answer is a stream, whatever comes; a failure is then an event."""
-    monkeypatch.setattr(chat, "HOLD_SECONDS", 0.0)
+    monkeypatch.setattr(choices, "HOLD_SECONDS", 0.0)
     answer = client.post(URL, json=body(stream=True))
     worker.fail(worker.claim(), ClientError("queue_timeout", "it waited for 3 s", retry_after=3))
     role, error, done = read(answer)

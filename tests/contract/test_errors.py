@@ -17,6 +17,7 @@ from scheduler.settings import Settings, load
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
 from tests.valkey import valkey
+from tests.waiting import wait_until
 
 BODY = {"model": MODEL, "prompt": "a"}
 
@@ -34,6 +35,7 @@ def test_an_unknown_model_is_not_found(client: FlaskClient, connection: Redis) -
         error = ErrorAnswer.model_validate(answer.json).error
         assert (answer.status_code, error.code, error.param) == (404, "model_not_found", "model")
         assert answer.headers["x-should-retry"] == "false"
+        assert error.message.endswith(f"is not served here; served: {MODEL}")
 
 
 def test_a_job_that_never_fits_says_both_numbers(client: FlaskClient, worker: PretendWorker) -> None:
@@ -66,12 +68,14 @@ def test_no_worker_is_said_where_the_operator_wants_it(settings: Settings, conne
 
 
 def test_a_body_over_the_limit_is_refused(settings: Settings, connection: Redis) -> None:
-    """413 `body_too_large`."""
+    """413 `body_too_large`, with the limit and what sets it."""
     client = create_app(settings.model_copy(update={"max_body_bytes": 1000}), connection).test_client()
     answer = client.post("/v1/jobs", data=b" " * 1000, content_type="application/json")
     assert answer.status_code == 400
     answer = client.post("/v1/jobs", data=b" " * 1001, content_type="application/json")
-    assert (answer.status_code, answer.get_json()["error"]["code"]) == (413, "body_too_large")
+    error = answer.get_json()["error"]
+    assert (answer.status_code, error["code"], error["limit_bytes"]) == (413, "body_too_large", 1000)
+    assert error["message"] == "the body is over the 1,000 bytes that are taken (TIDEGATE_MAX_BODY_BYTES)"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_a_server_that_does_not_answer_is_told_within_a_second(tmp_path: Path, h
         assert client.get("/healthz").status_code == 200
         if how == "frozen":
             process.send_signal(signal.SIGCONT)
-            assert client.get("/readyz").status_code == 200
+            wait_until(lambda: client.get("/readyz").status_code == 200, "the API is back", 5)
 
 
 def test_a_server_that_takes_no_writes_is_unavailable(client: FlaskClient, connection: Redis) -> None:
@@ -159,3 +163,32 @@ def test_every_answer_has_a_request_id_and_is_not_sniffed(client: FlaskClient, c
         assert headers["x-request-id"].startswith("req_")
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "meant"),
+    [
+        ("/v1/jobs", {"temprature": 1}, "temprature: there is no such field; is temperature meant?"),
+        (
+            "/v1/chat/completions",
+            {"response_fromat": {}},
+            "response_fromat: there is no such field; is response_format meant?",
+        ),
+        ("/v1/completions", {"sufix": ""}, "sufix: there is no such field; is suffix meant?"),
+        ("/v1/responses", {"instruction": ""}, "instruction: there is no such field; is instructions meant?"),
+    ],
+)
+def test_a_misspelt_field_is_told_with_the_one_that_is_meant(
+    client: FlaskClient, path: str, body: dict[str, object], meant: str
+) -> None:
+    """Of that route's own fields."""
+    usual = {"messages": [{"role": "user", "content": "a"}]} if "chat" in path else {"prompt": "a"}
+    usual = {"input": "a"} if path == "/v1/responses" else usual
+    answer = client.post(path, json={"model": MODEL} | usual | body)
+    assert (answer.status_code, ErrorAnswer.model_validate(answer.json).error.message) == (400, meant)
+
+
+def test_a_misspelt_word_of_a_query_is_told_so_too(client: FlaskClient) -> None:
+    """By the words of that list, not by a job's fields."""
+    assert "is status meant?" in client.get("/v1/jobs?stauts=queued").text
+    assert "meant?" not in client.get("/v1/jobs?tempereture=1").text

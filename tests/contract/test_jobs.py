@@ -14,8 +14,9 @@ from api.schemas import JobAnswer, JobList, ResultAnswer
 from api.services import Services
 from scheduler.errors import ClientError
 from scheduler.job import State
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue
-from scheduler.record import Outcome
+from scheduler.reasons import Reason
 from scheduler.request import JobRequest
 from scheduler.strays import mend
 from tests.conftest import MODEL
@@ -91,6 +92,7 @@ def test_the_result_has_its_own_status(client: FlaskClient, worker: PretendWorke
         ("insufficient_memory", 503, {"Retry-After": "12"}),
         ("queue_timeout", 503, {"Retry-After": "12"}),
         ("engine_timeout", 504, {"Retry-After": "12"}),
+        ("run_timeout", 504, {"x-should-retry": "false"}),
         ("worker_killed", 500, {"x-should-retry": "false"}),
         ("memory_never_fits", 413, {"x-should-retry": "false"}),
     ],
@@ -222,7 +224,7 @@ def test_a_shed_job_stays_in_progress_on_the_wire(client: FlaskClient, worker: P
     url = f"/v1/jobs/{submit(client)['id']}"
     held = worker.claim()
     worker.say(held, "one ")
-    worker.queue.swap(worker.holding.put_back(held, "shed"))
+    worker.queue.swap(worker.holding.put_back(held, Reason.MEMORY))
     assert client.get(url).get_json()["status"] == "in_progress"
     worker.complete(worker.claim(), "one two")
     assert client.get(url).get_json()["attempt"] == 2

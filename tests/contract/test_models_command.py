@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-import pytest
 from click.testing import CliRunner, Result
 from redis import Redis
 
@@ -14,7 +13,6 @@ from scheduler import fleet
 from scheduler.card import CARD_VERSION, MARGIN
 from scheduler.slots import CacheGroup
 from tests.conftest import MODEL
-from tests.contract.served import serve
 from tests.pretend_worker import CARD, PretendWorker
 from tests.waiting import wait_until
 from tidegate.client import Client
@@ -32,22 +30,15 @@ MIXED = replace(
 )
 
 
-@pytest.fixture(scope="module")
-def url(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One server for the module."""
-    with serve(valkey_url, tmp_path_factory.mktemp("served")) as found:
-        yield found
-
-
 def tidegate(url: str, *words: str) -> Result:
     """Run the command."""
     return CliRunner().invoke(main, ["--url", url, *words])
 
 
-def report(connection: Redis, url: str, *cards: dict[str, object] | None) -> None:
+def report(connection: Redis, url: str, *cards: dict[str, object] | None, **fields: Any) -> None:
     """One worker for each card, and only those, known to the API."""
     expected = [json.loads(json.dumps(card)) for card in cards]
-    said = PretendWorker(connection).report()
+    said = PretendWorker(connection).report(**fields)
     for each in fleet.live_workers(connection):
         fleet.withdraw(connection, each.name)
     for at, card in enumerate(cards):
@@ -67,6 +58,8 @@ def test_models_are_listed_with_their_readiness(connection: Redis, url: str) -> 
     assert tidegate(url, "models").output.split() == ["model", "ready", MODEL, "yes"]
     (line,) = tidegate(url, "models", "--json").output.splitlines()
     assert (json.loads(line)["id"], json.loads(line)["ready"]) == (MODEL, True)
+    report(connection, url, None, engine=f"measuring {MODEL}")
+    assert tidegate(url, "models").output.split() == ["model", "ready", MODEL, "measuring"]
 
 
 def test_a_card_is_shown_with_its_figures(connection: Redis, url: str) -> None:
@@ -93,6 +86,24 @@ def test_cards_as_json_are_those_of_the_workers(connection: Redis, url: str) -> 
     said = [json.loads(line) for line in tidegate(url, "models", "show", MODEL, "--json").output.splitlines()]
     assert [(each["worker"], each["model"]) for each in said] == [("w0", MODEL), ("w1", MODEL)]
     assert [each["card"] for each in said] == [json.loads(json.dumps(MIXED.to_json())), None]
+
+
+def test_models_that_run_alone_are_remarked(connection: Redis, url: str) -> None:
+    """In the list and on the card; so is a worker whose engine is to recover."""
+    report(
+        connection,
+        url,
+        (MIXED.to_json() | {"alone": True}),
+        engine="cooling down",
+        counters={"out_of_memory": 3},
+    )
+    titles, row = tidegate(url, "models").output.splitlines()
+    assert titles.split() == ["model", "ready", "remarks"]
+    assert row.endswith("runs alone on w0; w0 cools down")
+    output = " ".join(tidegate(url, "models", "show").output.split())
+    assert "runs alone its jobs cannot share a batch: one at a time" in output
+    assert " cools down the worker's engine died again and again; " in output
+    assert " out of memory 3 times since the worker began " in output
 
 
 def test_what_cannot_be_shown_is_said(connection: Redis, url: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.client import PubSub
+from structlog.testing import capture_logs
 
 from api.mailbox import Mailbox
 from api.reader import REREAD_SECONDS, Reader
@@ -132,11 +133,14 @@ def test_a_thread_that_nobody_needs_ends_though_somebody_comes(
     assert next(stream) == []
     came.set()
     monkeypatch.undo()
-    wait_until(lambda: subscriptions(connection) == 1, "the new thread listens")
     write(connection, event(1))
     assert numbers(stream, 1) == [1]
-    names = [each.name for each in threading.enumerate()]
-    assert names.count("steps-reader") == subscriptions(connection) == 1
+
+    def one_listens() -> bool:
+        names = [each.name for each in threading.enumerate()]
+        return names.count("steps-reader") == subscriptions(connection) == 1
+
+    wait_until(one_listens, "the thread that nobody needs has ended, and the new one listens")
 
 
 def test_rubbish_on_the_channel_changes_nothing(connection: Redis, reader: Reader) -> None:
@@ -211,19 +215,22 @@ def test_following_ends_when_told_to(connection: Redis, reader: Reader) -> None:
 
 
 def test_a_stream_outlives_the_server(tmp_path: Path) -> None:
-    """While nobody answers there is silence; then it goes on where it was."""
-    with valkey(tmp_path) as (url, process), Redis.from_url(url) as client:
+    """While nobody answers there is silence, and one line in the log; then it goes on where it was, and says so."""
+    with valkey(tmp_path) as (url, process), Redis.from_url(url) as client, capture_logs() as logged:
         reader = Reader(client)
         write(client, event(1))
         stream = reader.follow(JOB)
         assert numbers(stream, 1) == [1]
         process.kill()
         process.wait()
-        assert next(stream) == []
+        for _ in range(3):  # more than one try to be back
+            assert next(stream) == []
         with valkey(tmp_path):
             write(client, event(1), event(2))
             assert numbers(stream, 1) == [2]
+            wait_until(lambda: len(logged) == 2, "the channel is back")
             reader.close()
+    assert [line["event"].rpartition(" ")[2] for line in logged] == ["away", "back"]
 
 
 def test_a_mailbox_is_bounded() -> None:
@@ -237,6 +244,33 @@ def test_a_mailbox_is_bounded() -> None:
         box.put(event(number))
     assert box.take(0) is None
     assert box.take(0) == []
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("piled", [0, 3])
+def test_a_mailbox_keeps_word_that_the_log_is_gone(read: bool, piled: int) -> None:
+    """Though the log is to be read, or the pile is full: the log would not say it."""
+    box, gone = Mailbox(capacity=3), event(0, Kind.DELETED)
+    if read:
+        assert box.take(0) is None
+    for number in range(1, piled + 1):
+        box.put(event(number))
+    box.put(gone)
+    assert box.take(0) == [gone]
+
+
+def test_a_stream_ends_where_its_log_was_deleted(connection: Redis, reader: Reader) -> None:
+    """At once, after what it has seen, though nothing in the log ends it."""
+    write(connection, event(1))
+    stream = reader.follow(JOB)
+    assert numbers(stream, 1) == [1]
+    wait_until(lambda: subscriptions(connection), "the reader listens")
+    connection.delete(f"tidegate:events:{JOB}")
+    began = time.monotonic()
+    Swapper(connection)(Swap(commands=(publish_command([(JOB, event(0, Kind.DELETED))]),)))
+    *_, last = stream
+    assert [each.kind for each in last] == [Kind.DELETED]
+    assert time.monotonic() - began < REREAD_SECONDS / 2
 
 
 def test_a_mailbox_loses_nothing_between_two_threads() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,13 +16,13 @@ import openai
 import pytest
 from redis import Redis
 
+from api.schemas import ErrorAnswer
 from scheduler.events import STEPS_CHANNEL
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle
-from scheduler.record import Outcome
-from scheduler.settings import Settings
+from scheduler.outcome import Outcome
 from tests.conftest import MODEL
-from tests.contract.served import serve
+from tests.contract.served import SECRET
 from tests.pretend_worker import PretendWorker
 from tests.waiting import wait_until
 from tidegate.client import Client
@@ -28,31 +30,11 @@ from tidegate.client import Client
 CHAT = "/v1/chat/completions"
 
 
-@pytest.fixture(scope="module")
-def url(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One server for the module."""
-    with serve(valkey_url, tmp_path_factory.mktemp("served")) as found:
-        yield found
-
-
 @pytest.fixture
 def http(url: str) -> Iterator[httpx.Client]:
     """An ordinary client."""
     with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
         yield client
-
-
-@pytest.fixture
-def sdk(url: str) -> Iterator[openai.OpenAI]:
-    """The official client."""
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=20) as client:
-        yield client
-
-
-@pytest.fixture
-def lifecycle(connection: Redis, settings: Settings) -> Lifecycle:
-    """The queue as the test looks at it."""
-    return Lifecycle(connection, settings)
 
 
 def state(lifecycle: Lifecycle) -> State | None:
@@ -71,7 +53,7 @@ def waiting(url: str, text: str) -> Iterator[None]:
     """A client that has asked and reads nothing; it leaves with the block."""
     body = json.dumps({"model": MODEL, "messages": chatting(text)}).encode()
     host, port = httpx.URL(url).host, httpx.URL(url).port
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((host, port)) as client:
         client.sendall(head.encode() + body)
         yield
@@ -129,7 +111,7 @@ def test_errors_are_those_that_the_official_client_names(sdk: openai.OpenAI, wor
         sdk.chat.completions.create(model="other", messages=chatting("a"))
     assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as bad:
-        sdk.chat.completions.create(model=MODEL, messages=chatting("a"), n=2)
+        sdk.chat.completions.create(model=MODEL, messages=chatting("a"), n=9)
     assert bad.value.param == "n"
     with worker.answering():
         with pytest.raises(openai.InternalServerError) as failed:
@@ -228,3 +210,60 @@ def test_a_body_over_the_limit_is_refused(http: httpx.Client, connection: Redis,
     answer = http.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     assert http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "GET /v1/jobs?model=%s HTTP/1.1" % ("x" * 9000),
+        "GET /v1/jobs",
+        f"GET / HTTP/1.1\r\nAuthorization {SECRET}",
+    ],
+    ids=["long", "short", "header"],
+)
+def test_what_is_no_request_is_refused_in_the_one_form(url: str, lines: str) -> None:
+    """400 and the one body, rather than the server's own page, though no route is reached."""
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=10) as connection:
+        connection.sendall(f"{lines}\r\n\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    head, _, body = said.partition("\r\n\r\n")
+    error = ErrorAnswer.model_validate_json(body).error
+    assert (head.splitlines()[0], error.code) == ("HTTP/1.1 400 Bad Request", "invalid_request")
+    assert {"x-should-retry: false", "Content-Type: application/json"} <= set(head.splitlines())
+    assert "\r\nx-request-id: req_" in head
+
+
+def test_a_body_in_broken_chunks_is_refused(url: str) -> None:
+    """It is the client's fault, not the server's: a 400, which is not tried again, and no alarm in the log."""
+    head = "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close"
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=10) as connection:
+        connection.sendall(f"{head}\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    head, _, body = said.partition("\r\n\r\n")
+    assert (head.split()[1], ErrorAnswer.model_validate_json(body).error.code) == ("400", "invalid_request")
+    assert "x-should-retry: false" in head
+
+
+def test_a_refused_body_that_goes_on_leaves_others_their_turns(url: str, http: httpx.Client) -> None:
+    """It is read to its end for its sender's sake, in turns: others are not kept waiting for as long as it comes."""
+    head = f"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: {60 << 20}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=20) as connection:
+
+        def send() -> None:
+            connection.sendall(head.encode() + bytes(60 << 20))
+
+        http.get("/healthz")
+        sending, waits = threading.Thread(target=send), list[float]()
+        sending.start()
+        began = time.monotonic()
+        while sending.is_alive():
+            asked = time.monotonic()
+            assert http.get("/healthz").status_code == 200
+            waits.append(time.monotonic() - asked)
+        assert max(waits) < (time.monotonic() - began) / 2
+        assert connection.recv(12) == b"HTTP/1.1 404"
+
+
+def test_a_list_may_have_long_filters(http: httpx.Client) -> None:
+    """Longer than gunicorn reads by default."""
+    assert http.get("/v1/jobs", params={f"metadata[{at}]": "x" * 500 for at in range(12)}).status_code == 200

@@ -15,7 +15,8 @@ from api.services import Services
 from scheduler.events import STEPS_CHANNEL, Kind, LoggedEvent, parse_step
 from scheduler.holding import Progress
 from scheduler.job import State
-from scheduler.record import Outcome
+from scheduler.outcome import Outcome
+from scheduler.reasons import Reason
 from scheduler.strays import mend
 from tests.conftest import MODEL
 from tests.contract.streams import names, read, text
@@ -51,7 +52,11 @@ def test_a_stream_tells_everything_in_order(client: FlaskClient, worker: Pretend
         "reasoning": "hm",
         "logprobs": [{"token": "b", "logprob": None}],
     }
-    assert events[4].json() == client.get(f"/v1/jobs/{job_id}").json
+    job = client.get(f"/v1/jobs/{job_id}").json
+    assert events[4].json() == job | {"at": job["completed_at"]}
+    times = [events[at].json()["at"] for at in (0, 1, 4)]
+    assert times == sorted(times)
+    assert times[0] == job["created_at"]
     assert events[5].data == "[DONE]"
 
 
@@ -120,7 +125,7 @@ def test_a_stream_goes_through_a_shed_without_a_gap(client: FlaskClient, worker:
     job_id = submit(client)
     held = worker.claim()
     worker.say(held, "a ")
-    worker.queue.swap(worker.holding.put_back(held, "shed"))
+    worker.queue.swap(worker.holding.put_back(held, Reason.MEMORY))
     held = worker.claim()
     worker.say(held, "b ")
     worker.complete(held, "a b ")

@@ -42,6 +42,10 @@ def create_app():
             start_response("200 OK", [("Content-Type", kind)])
             return list(chunks)
         path = environ["PATH_INFO"]
+        if path == %(closed)r:
+            error = {"code": "unauthorized", "message": "an API key is needed"}
+            start_response("401 Unauthorized", [("Content-Type", "application/json")])
+            return [json.dumps({"error": error}).encode()]
         if path.endswith("/stream"):
             ended = {"id": "job_1", "status": "completed", "result": {"text": "Paris."}}
             chunks = (event("delta", text="Par"), event("delta", text="is."), event("completed", **ended))
@@ -51,6 +55,8 @@ def create_app():
         jobs = {"id": "job_1", "data": [{"id": environ["QUERY_STRING"]}] if %(left)s else []}
         bodies = {"/readyz": {}, "/v1/capacity": {"workers": live if %(live)s else []}, "/v1/jobs": jobs}
         return answer("application/json", json.dumps(bodies[path]).encode())
+    app.listen_on = list
+    app.begin = lambda: None
     return app
 """
 
@@ -64,7 +70,7 @@ class Up:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, *arguments: str, dies: bool = False, slow: float = 0, left: bool = False
+        self, *arguments: str, dies: bool = False, slow: float = 0, left: bool = False, closed: str = ""
     ) -> "subprocess.Popen[bytes]":
         """Start it.
 
@@ -72,13 +78,16 @@ class Up:
             dies: with a worker that ends at once.
             slow: seconds until the answer comes.
             left: with two jobs that are there already.
+            closed: the path that needs a key.
         """
         sources = {
             "workers/__init__.py": WORKERS % {"dies": dies},
             "api/__init__.py": "",
-            "api/app.py": API % {"live": not dies, "slow": slow, "left": left},
+            "api/app.py": API % {"live": not dies, "slow": slow, "left": left, "closed": closed},
             "api/gunicorn_conf.py": (ROOT / "api/gunicorn_conf.py").read_text(),
             "api/descriptors.py": (ROOT / "api/descriptors.py").read_text(),
+            "api/http_worker.py": (ROOT / "api/http_worker.py").read_text(),
+            "api/quiet_log.py": (ROOT / "api/quiet_log.py").read_text(),
         }
         for name, source in sources.items():
             file = self.folder / "stand-ins" / name
@@ -139,6 +148,7 @@ def test_it_stays_until_it_is_told_to_stop(up: Up, signum: signal.Signals) -> No
     """It shows a call to try, and stops everything when asked: that is no failure."""
     process = up.start()
     wait_until(up.invites, "it invites", 60)
+    assert "\nPage  http://127.0.0.1:" in up.err.read_text()
     assert "curl -N http://127.0.0.1:" in up.err.read_text()
     assert len(up.left()) >= 5
     process.send_signal(signum)
@@ -155,6 +165,17 @@ def test_what_makes_the_first_answer_late_is_told(up: Up) -> None:
     assert question and "\nloading tiny; " in after
 
 
+def test_a_part_that_dies_while_the_answer_is_waited_for_is_noticed_at_once(up: Up) -> None:
+    """Though the stream says nothing: long before its next word."""
+    process = up.start(slow=120)
+    wait_until(lambda: "France" in up.err.read_text(), "the question", 60)
+    (worker,) = (each for each in up.left() if "rq.cli" in each.cmdline())
+    worker.kill()
+    assert process.wait(timeout=60) == 1
+    assert "worker was killed by signal 9" in up.err.read_text()
+    assert up.left() == []
+
+
 def test_a_stop_during_the_question_says_what_it_does(up: Up) -> None:
     """As it does later; but what was asked for was not done."""
     process = up.start(slow=60)
@@ -164,6 +185,19 @@ def test_a_stop_during_the_question_says_what_it_does(up: Up) -> None:
     assert "\nstopping: " in up.err.read_text()
     assert up.err.read_text().endswith("stopped\n")
     assert "go on" not in up.err.read_text()
+    assert up.left() == []
+
+
+@pytest.mark.parametrize("path", ["/v1/capacity", "/v1/jobs", "/v1/jobs/job_1/stream"])
+def test_a_first_key_that_is_made_meanwhile_ends_the_question_alone(up: Up, path: str) -> None:
+    """Whatever of it is refused; with `--once` there is nothing else to stay for."""
+    process = up.start(closed=path)
+    wait_until(up.invites, "it invites", 60)
+    assert up.err.read_text().count("now needs one too (TIDEGATE_API_KEY)") == 1
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    assert up.start("--once", closed=path).wait(timeout=60) == 1
+    assert "Error: unauthorized: an API key is needed: set TIDEGATE_API_KEY" in up.err.read_text()
     assert up.left() == []
 
 
@@ -187,13 +221,14 @@ def test_a_worker_that_dies_is_shown_with_its_last_words(up: Up) -> None:
 
 def test_nothing_to_serve_is_said_before_anything_starts(up: Up) -> None:
     """With what to set."""
-    environment = {"PYTHONPATH": str(ROOT), "TIDEGATE_DATA_DIR": str(up.folder), "PATH": os.defpath}
+    path = str(Path(sys.executable).parent)
+    environment = {"PYTHONPATH": str(ROOT), "TIDEGATE_DATA_DIR": str(up.folder), "PATH": path}
     command = [sys.executable, "-m", "tidegate", "up"]
     result = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=up.folder, check=False
     )
     assert result.returncode == 1
-    assert (
-        result.stderr
-        == "Error: nothing to serve: set TIDEGATE_MODELS; `tidegate up --sample` makes and serves a small model\n"
+    assert result.stderr == (
+        "Error: nothing to serve: set TIDEGATE_MODELS; `tidegate up --sample` makes and serves a small model, "
+        "and `tidegate worker --sample` is one more worker for it\n"
     )

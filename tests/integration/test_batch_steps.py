@@ -90,7 +90,14 @@ def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, t
     """
     engine, said = an_engine(tiny_model, tmp_path)
     run = {"kind": "run", "model": MODEL, "request": {"model": MODEL, "prompt": "Hello", "temperature": 0}}
-    run |= {"priority": "standard", "claimed_at": 0.0, "so_far": [], "max_tokens": 400, "seed": 1}
+    run |= {
+        "priority": "standard",
+        "claimed_at": 0.0,
+        "so_far": [],
+        "max_tokens": 400,
+        "seed": 1,
+        "scope": "",
+    }
     engine.handle(run | {"key": "first"})
     engine.handle({"kind": "grant", "key": "first"})
     job = engine._batches[MODEL]._jobs["first"]
@@ -102,8 +109,8 @@ def test_who_comes_is_counted_beside_rows_as_far_as_they_are(tiny_model: Path, t
     assert job.untold is not None, "the premise"
     said.clear()
     engine.handle(run | {"key": "second"})
-    assert [message["kind"] for message in said] == ["step", "sized"]
-    assert said[0]["steps"][0]["tokens"][-1] == job.made[-1] and job.untold is None
+    assert [message["kind"] for message in said] == ["counting", "step", "sized"]
+    assert said[1]["steps"][0]["tokens"][-1] == job.made[-1] and job.untold is None
 
 
 @pytest.mark.parametrize(("seconds", "reused"), [(1.0, 20), (0.001, 0)])
@@ -116,7 +123,7 @@ def test_few_tokens_are_taken_up_where_they_take_long(
     for name in ("first", "second"):
         request = {"model": MODEL, "prompt": "a system prompt. now" + name, "temperature": 0}
         run = {"kind": "run", "key": name, "model": MODEL, "request": request, "priority": "standard"}
-        engine.handle(run | {"claimed_at": 0.0, "so_far": [], "max_tokens": 4, "seed": 1})
+        engine.handle(run | {"claimed_at": 0.0, "so_far": [], "max_tokens": 4, "seed": 1, "scope": ""})
         engine.handle({"kind": "grant", "key": name})
         while engine.busy:
             engine.step()

@@ -1,18 +1,26 @@
 """The embedded server: real Valkey, on a socket, its data kept."""
 
+import fcntl
+import math
 import os
 import signal
+import socket
 import stat
+import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
+from click.testing import CliRunner
 
 from scheduler.settings import Settings, load
 from tests.waiting import wait_until
+from tidegate import embedded
+from tidegate.command import main
 from tidegate.embedded import answers, embedded_server, start_embedded_server
-from tidegate.failures import ProcessFailed
+from tidegate.failures import ProcessFailed, QueueUnreachable
 from tidegate.processes import Processes
 
 
@@ -93,7 +101,7 @@ def test_a_server_that_answers_is_used_and_left_alone(settings: Settings) -> Non
 
 
 def test_a_socket_left_by_a_crash_is_no_obstacle(settings: Settings) -> None:
-    """After SIGKILL the file is still there; the next start takes its place."""
+    """After SIGKILL the file is still there, but no lock; the next start takes its place."""
     with Processes(settings.data_dir / "logs") as processes:
         start_embedded_server(settings, processes)
         with connect(settings.server_url) as server:
@@ -102,6 +110,79 @@ def test_a_socket_left_by_a_crash_is_no_obstacle(settings: Settings) -> None:
     assert settings.socket_path.exists()
     with embedded_server(settings):
         assert answers(settings.socket_path)
+
+
+def test_a_server_that_does_not_answer_is_not_replaced(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped one keeps its file and its socket, and who comes is told; once it goes on it answers there."""
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 1.0)
+    environment = {"TIDEGATE_DATA_DIR": str(settings.data_dir), "TIDEGATE_REDIS_URL": None}
+    with Processes(settings.data_dir / "logs") as processes:
+        start_embedded_server(settings, processes)
+        with connect(settings.server_url) as server:
+            pid = int(server.info("server")["process_id"])
+        inode = settings.socket_path.stat().st_ino
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            result = CliRunner(env=environment).invoke(main, ["keys", "list"])
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert result.exit_code == 1, result.output
+        said = " ".join(result.stderr.split())
+        assert f"the embedded server runs (pid {pid}) but does not answer; nothing else was started" in said
+        assert settings.socket_path.stat().st_ino == inode
+        wait_until(lambda: answers(settings.socket_path), "the server goes on")
+        with connect(settings.server_url) as server:
+            assert server.info("server")["process_id"] == pid
+        assert CliRunner(env=environment).invoke(main, ["keys", "list"]).exit_code == 0
+
+
+@pytest.mark.parametrize("loads_for_ever", [False, True])
+def test_a_server_that_loads_is_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, *, loads_for_ever: bool
+) -> None:
+    """Longer than one that is silent, but not for ever; here the server is the test."""
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(embedded, "START_SECONDS", 1.5 if loads_for_ever else 60.0)
+    (settings.data_dir / "valkey").mkdir(mode=0o700, parents=True)
+    settings.data_dir.chmod(0o700)
+    ready_at = math.inf if loads_for_ever else time.monotonic() + 2.5
+
+    def reply(listener: socket.socket) -> None:
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:  # the test is over
+                return
+            with client:
+                while asked := client.recv(4096):
+                    client.sendall(b"%1\r\n+proto\r\n:3\r\n" * asked.count(b"HELLO"))
+                    client.sendall(b"+OK\r\n" * asked.count(b"CLIENT\r\n"))
+                    if b"PING" in asked:
+                        ready = time.monotonic() >= ready_at
+                        client.sendall(b"+PONG\r\n" if ready else b"-LOADING the dataset\r\n")
+
+    with (
+        (settings.data_dir / "valkey" / "server.lock").open("w") as life,
+        socket.socket(socket.AF_UNIX) as listener,
+        Processes(settings.data_dir / "logs") as processes,
+    ):
+        fcntl.flock(life, fcntl.LOCK_EX)
+        listener.bind(str(settings.socket_path))
+        listener.listen()
+        thread = threading.Thread(target=reply, args=(listener,))
+        thread.start()
+        try:
+            if loads_for_ever:
+                with pytest.raises(QueueUnreachable, match="runs but still reads its data; nothing else"):
+                    start_embedded_server(settings, processes)
+            else:
+                assert not start_embedded_server(settings, processes)
+                assert time.monotonic() >= ready_at
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_a_server_that_cannot_start_says_why(settings: Settings) -> None:

@@ -153,7 +153,7 @@ def test_log_probabilities_without_likeliest_are_the_chosen_ones(talk: Talk) -> 
 
 
 def test_a_chat_is_written_by_the_models_template(talk: Talk) -> None:
-    """Roles, parts, a call's empty content; ``developer`` is said as ``system``."""
+    """Roles, parts, a call's empty content; ``developer`` is said as ``system``. Its answer begins without a space."""
     messages = [
         {"role": "developer", "content": "Be brief"},
         {"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]},
@@ -166,7 +166,7 @@ def test_a_chat_is_written_by_the_models_template(talk: Talk) -> None:
     )
     chat = talk.result(talk.run(messages=messages))
     plain = talk.result(talk.run(prompt=f"{said}<|im_start|>assistant\n"))
-    assert chat == plain
+    assert chat == plain | {"text": plain["text"].removeprefix(" ")}
 
 
 def test_a_prompt_beyond_the_models_positions_is_refused(talk: Talk) -> None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rq import Queue
 from rq.command import send_stop_job_command
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -24,6 +19,7 @@ from scheduler.events import Kind
 from scheduler.job import PRIORITIES, State
 from scheduler.tokenizers import FRESH_SECONDS, prompts_key
 from tests.running import ROOT, RunningWorker, Site
+from tests.undisturbed import undisturbed
 from tests.waiting import wait_until
 
 LONG = 3900
@@ -38,19 +34,9 @@ def worker(site: Site) -> Iterator[RunningWorker]:
 
 @pytest.fixture(autouse=True)
 def quiet(site: Site, worker: RunningWorker) -> Iterator[None]:
-    """Every test ends with nothing waiting or running, and the same worker and engine alive."""
-    engine = worker.engine_pid
-    assert engine and worker.process.poll() is None, "an earlier test ended the worker"
-    yield
-    for page in (site.lifecycle.page(limit=200, status=status) for status in ("queued", "in_progress")):
-        for rec in page.records:
-            site.lifecycle.cancel(rec.id)
-            site.ended(rec.id)
-    assert worker.process.poll() is None, worker.log[-4000:]
-    assert worker.engine_pid == engine, worker.log[-4000:]
-    idle = worker.report
-    wait_until(lambda: (worker.report or idle).running == (), "an idle worker")  # type: ignore[union-attr]
-    assert worker.report is not None and worker.report.reserved_bytes == 0
+    """What each test leaves behind is the next one's beginning."""
+    with undisturbed(site, worker):
+        yield
 
 
 def rq(site: Site, *words: str) -> str:
@@ -251,11 +237,13 @@ def _claims(site: Site) -> bool:
 
 
 def test_a_run_timeout_ends_a_job(site: Site) -> None:
-    """504 `engine_timeout`; the engine goes on with others."""
+    """504 `run_timeout`, of no use to send again; the engine goes on with others."""
     kept = site.submit(max_tokens=1500)
     rec = site.ended(site.submit(max_tokens=LONG, run_timeout=0.3))
     assert rec.outcome is not None and rec.outcome.error is not None
-    assert (rec.state, rec.outcome.error["status"]) == (State.FAILED, 504)
+    error = rec.outcome.error
+    assert (rec.state, error["status"], error["code"]) == (State.FAILED, 504, "run_timeout")
+    assert not error["retryable"]
     assert len(site.text(kept)) == 1500
 
 
@@ -266,128 +254,6 @@ def test_a_queue_timeout_ends_a_waiting_job(site: Site) -> None:
         wait_until(lambda: site.connection.hget(Job.key_for(waits), "status") == b"failed", "its end", 10)
         outcome = site.get(waits).outcome
     assert outcome is not None and outcome.error is not None and outcome.error["code"] == "queue_timeout"
-
-
-class Trap:
-    """Unpickled, it leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (os.fspath(self.mark),))
-
-
-BADS = ("job_" + "0" * 25 + digit for digit in "0123456789abcdefghjkmnpqrs")
-
-
-def poison(site: Site, queue: str, **fields: Any) -> str:
-    """Write a hash that nobody validated, at the head of a queue."""
-    job_id = next(BADS)
-    base: dict[str, Any] = {"status": "queued", "created_at": "2026-01-01T00:00:00.000000Z", "origin": queue}
-    site.connection.hset(Job.key_for(job_id), mapping=base | fields)
-    site.connection.lpush(f"rq:queue:{queue}", job_id)
-    return job_id
-
-
-def good_fields(site: Site) -> dict[str, Any]:
-    """A real job's data and meta."""
-    job_id = site.submit(max_tokens=1)
-    site.ended(job_id)
-    data, meta = site.connection.hmget(Job.key_for(job_id), "data", "meta")  # type: ignore[misc]
-    return {"data": data, "meta": meta}
-
-
-def test_what_is_pickled_is_never_unpickled(site: Site, tmp_path: Path) -> None:
-    """In a job's data, its meta, its result, the list, the channels: no mark is left and the worker goes on."""
-    mark = tmp_path / "unpickled"
-    trap = pickle.dumps(("os.getcwd", None, (Trap(mark),), {}))
-    good = good_fields(site)
-    bad = [
-        poison(site, "standard", data=trap, meta=trap),
-        poison(site, "standard", data=trap, meta=good["meta"]),
-        poison(site, "standard", data=good["data"], meta=trap),
-    ]
-    site.connection.lpush("rq:queue:standard", trap)
-    site.connection.publish("tidegate:wake", trap)
-    site.connection.publish(f"tidegate:inbox:{next(iter(site.lifecycle.workers())).name}", trap)
-    try:
-        assert site.text(site.submit(max_tokens=3), 20)
-    finally:
-        for job_id in bad:
-            remove(site, job_id)
-        site.connection.lrem("rq:queue:standard", 0, trap)  # type: ignore[arg-type]
-    assert not mark.exists()
-
-
-ENVELOPE = {"version": 1, "request": {"model": "tiny", "prompt": "p", "max_tokens": 1}}
-META = {"model": "tiny", "max_tokens": 1}
-
-RUBBISH: list[tuple[Any, Any, dict[str, Any]]] = [
-    (ENVELOPE, [], {}),
-    (ENVELOPE, {}, {}),
-    (ENVELOPE, None, {}),
-    (ENVELOPE, {"model": 3, "max_tokens": "x", "prompt_tokens": None}, {}),
-    (ENVELOPE, {"model": "tiny", "max_tokens": -5, "attempt": "a", "seed": {}}, {}),
-    (ENVELOPE, {"model": "tiny", "max_tokens": float("inf")}, {}),
-    (ENVELOPE, {"model": ["tiny"]}, {}),
-    (ENVELOPE, META | {"priority": "nobody's"}, {}),
-    (ENVELOPE, META | {"version": 99}, {}),
-    (ENVELOPE, META | {"ended_as": "nothing"}, {}),
-    (ENVELOPE, META, {"created_at": "yesterday"}),
-    (ENVELOPE, META, {"status": b"\xff"}),
-    (ENVELOPE, META, {"lease": b"\xff"}),
-    (ENVELOPE, META, {"lease": "nobody"}),
-    ({"version": 1}, META, {}),
-    ({"version": 1, "request": []}, META, {}),
-    ({"version": 1, "request": {"prompt": 3}}, META, {}),
-    ({"version": [1]}, META, {}),
-]
-
-
-@pytest.mark.parametrize(("envelope", "meta", "fields"), RUBBISH, ids=range(len(RUBBISH)))
-def test_a_job_whose_fields_are_rubbish_stops_nobody(
-    site: Site, envelope: Any, meta: Any, fields: dict[str, Any]
-) -> None:
-    """It is left alone or ended; the jobs behind it run."""
-    data = json.dumps(["workers.run.generate", None, [], envelope])
-    bad = poison(site, "standard", data=data, meta=json.dumps(meta), **fields)
-    try:
-        assert site.text(site.submit(max_tokens=3), 20)
-    finally:
-        remove(site, bad)
-
-
-def remove(site: Site, job_id: str) -> None:
-    """Take away what nobody owns."""
-    site.lifecycle.connection.lrem("rq:queue:standard", 0, job_id)
-    keys = [
-        Job.key_for(job_id),
-        f"rq:executions:{job_id}",
-        f"rq:results:{job_id}",
-        f"tidegate:events:{job_id}",
-    ]
-    site.connection.delete(*keys)
-    for key in site.connection.scan_iter("rq:*standard"):
-        if site.connection.type(key) == b"zset":
-            site.connection.zrem(key, job_id)
-
-
-def test_many_strangers_at_the_head_do_not_starve_the_rest(site: Site) -> None:
-    """Jobs of other programs, and ids whose jobs are gone, more than a claim looks at: ours still run."""
-    queue = Queue("standard", connection=site.connection, serializer=JSONSerializer)
-    strangers = [queue.enqueue("os.getcwd", result_ttl=60) for _ in range(20)]
-    ghosts = [f"ghost-{at}" for at in range(20)]
-    site.connection.lpush("rq:queue:standard", *ghosts)
-    try:
-        assert site.text(site.submit(max_tokens=3), 15)
-        assert all(job.get_status() is not JobStatus.FINISHED for job in strangers)
-    finally:
-        for job in strangers:
-            site.connection.lrem("rq:queue:standard", 0, job.id)
-            job.delete()
-        for ghost in ghosts:
-            site.connection.lrem("rq:queue:standard", 0, ghost)
 
 
 def test_an_idle_worker_picks_a_job_up_soon(site: Site) -> None:

@@ -14,7 +14,7 @@ from scheduler.job import State
 from scheduler.tokenizers import prompts_key
 from tests.running import Site
 
-JSON = ("--serializer", "json")
+JSON = ("--serializer", "json", "--job-class", "workers.GenerationJob")
 SIMPLE = ("-w", "rq.SimpleWorker", *JSON)
 ASKED = {"prompt": "plain", "max_tokens": 60, "temperature": 1, "seed": 4}
 

@@ -173,6 +173,28 @@ def test_an_interrupted_job_resumes_from_what_is_kept(tmp_path: Path, tiny_model
         assert reused(result) == len(SYSTEM)
 
 
+def test_keys_share_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    """What one key's jobs left, or decode, is computed again for another's, and for those that came without a key;
+    the answers are the same.
+    """
+    mine, other, nobody = "a" * 16, "b" * 16, ""
+    with two(tmp_path, tiny_model) as (without, talk):
+        asked: dict[str, Any] = {"prompt": SYSTEM + QUESTIONS[1], "max_tokens": 20}
+        calm = answer(without, without.run(**asked))
+        decoding = talk.run(prompt=SYSTEM + QUESTIONS[0], max_tokens=900, scope=mine)
+        talk.until(lambda: len(talk.tokens(decoding)) > 3, "tokens")
+        keys = {scope: talk.run(**asked, scope=scope) for scope in (other, nobody, mine)}
+        assert {scope: answer(talk, key) for scope, key in keys.items()} == dict.fromkeys(keys, calm)
+        assert len(talk.tokens(decoding)) < 900, "the premise: it decodes still"
+        shared = {scope: reused(talk.result(key)) for scope, key in keys.items()}
+        assert shared[mine] >= len(SYSTEM)
+        assert shared[other] == shared[nobody] == 0
+        again = [talk.run(**asked, scope=scope) for scope in (nobody, other, "c" * 16)]
+        whole = len(SYSTEM + QUESTIONS[1])
+        assert [reused(talk.result(key)) for key in again] == [whole - 1, whole - 1, 0]
+        assert [computed(talk, key) for key in again] == [1, 1, whole]
+
+
 def test_a_stop_word_leaves_its_conversation(tmp_path: Path, tiny_model: Path) -> None:
     """A job that a word of its own ended is still in the batch: it is kept as those are that end by length."""
     with engine(tmp_path, prefix_cache=None) as talk:

@@ -137,7 +137,7 @@ def test_what_mlx_raises_is_told_as_of_any_model(
     mine.handle({"kind": "load", "model": SOLO, "source": str(solo_model)})
     assert ModelCard.from_json(said[-1]["card"]).alone
     run = {"kind": "run", "model": SOLO, "request": {"model": SOLO, "prompt": PROMPT, "temperature": 0}}
-    run |= {"priority": "standard", "claimed_at": 0.0, "so_far": [], "max_tokens": 20, "seed": 1}
+    run |= {"priority": "standard", "claimed_at": 0.0, "so_far": [], "max_tokens": 20, "seed": 1, "scope": ""}
 
     def to_the_end(key: str) -> Message:
         mine.handle(run | {"key": key})

@@ -323,9 +323,11 @@ def test_a_crash_loop_opens_the_breaker(site: Site) -> None:
 
 
 def cools_down(worker: RunningWorker) -> bool:
-    """Whether a worker says so, and has no engine."""
+    """Whether a worker says so, and until when, and has no engine."""
     report = worker.report
-    return report is not None and report.engine == "cooling down" and worker.engine_pid == 0
+    if report is None or report.engine != "cooling down" or worker.engine_pid:
+        return False
+    return 0 < report.cools_until - report.updated_at <= COOLDOWN_SECONDS
 
 
 def test_a_silent_engine_is_replaced(site: Site) -> None:

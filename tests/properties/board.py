@@ -13,8 +13,10 @@ from scheduler.forecast import Rates
 from scheduler.holding import Before, Held, Progress
 from scheduler.job import PRIORITIES, Lease, State
 from scheduler.ledger import Ledger
-from scheduler.record import JobRecord, Meta, Outcome
+from scheduler.outcome import Outcome
+from scheduler.record import JobRecord, Meta
 from scheduler.settings import Settings
+from scheduler.tally import Tally
 from tests.cards import PLAIN
 from tests.plans import learned
 from workers.claiming import Claiming
@@ -156,12 +158,14 @@ class Worker:
         lifecycle: Any = SimpleNamespace(
             queue=board,
             settings=SETTINGS,
+            tally=Tally(),
+            spans=None,
             takers=lambda *_: [],
             end_waiting=board.end_waiting,
             retry_seconds=lambda _: 1.0,
         )
         quiet: Any = SimpleNamespace(
-            changed=lambda: None, count=lambda _: None, note_footprint=lambda _: None
+            changed=lambda: None, count=lambda _: None, note=lambda _: None, note_footprint=lambda _: None
         )
         plan, self.told = learned(4, 20), list[dict[str, Any]]()
         residency = Residency({PLAIN.model: "nowhere"}, self.told.append)

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scheduler.footprint import alone_bytes
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
+from scheduler.outcome import Outcome
 from scheduler.pressure import FLOOR
-from scheduler.record import Outcome
 from tests.cards import PLAIN
 from tests.properties.board import BUDGET, Board, Worker
 from tests.properties.planted import fails

@@ -31,10 +31,12 @@ from scheduler.blame import VICTIMS_MOST, Fault
 from scheduler.errors import ClientError
 from scheduler.events import LoggedEvent
 from scheduler.fleet import worker_key
-from scheduler.holding import Held, recover
+from scheduler.holding import Held
 from scheduler.job import PRIORITIES, TERMINAL, State
 from scheduler.lifecycle import Lifecycle
-from scheduler.record import JobRecord, Outcome
+from scheduler.outcome import Outcome
+from scheduler.record import JobRecord
+from scheduler.recovery import recover
 from scheduler.request import read_request
 from scheduler.settings import Settings, load
 from scheduler.swap import Swap

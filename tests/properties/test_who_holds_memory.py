@@ -16,7 +16,8 @@ from scheduler.blame import Failure, Fault
 from scheduler.holding import Held, Progress
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
-from scheduler.record import Outcome
+from scheduler.outcome import Outcome
+from scheduler.reasons import Reason
 from tests.properties.board import BUDGET, SETTINGS, Board, Worker
 from tests.properties.planted import fails
 from workers.desk import Desk, key_of
@@ -87,7 +88,7 @@ class TwoWorkers(RuleBasedStateMachine):
         worker, held = self.workers[name], self.some(name, pick)
         if held is not None:
             worker.ledger.ran_out(self.board.now)
-            worker.desk.put_back(held, "memory", replace(held.rec.meta, sheds=held.rec.meta.sheds + 1))
+            worker.desk.put_back(held, Reason.MEMORY, replace(held.rec.meta, sheds=held.rec.meta.sheds + 1))
 
     @rule(name=names, pick=picks, fault=st.sampled_from(Fault))
     def fail(self, name: str, pick: int, fault: Fault) -> None:
@@ -103,7 +104,7 @@ class TwoWorkers(RuleBasedStateMachine):
         self.hear_again(name)
         desk = self.workers[name].desk
         desk.judge([*desk.running.values()], Failure(fault, died=True, company=len(desk.running)))
-        desk.put_back_all("engine lost")
+        desk.put_back_all(Reason.ENGINE_LOST)
         self.no_memory_is_left(name)
         self.workers[name].start()
 
@@ -202,7 +203,7 @@ class CountsNoPreemption(Desk):
     def preempt(self, holders: Iterable[Holder]) -> None:
         """As where memory ran short."""
         for held in [held for held in self.running.values() if held.holder in set(holders)]:
-            self.put_back(held, "preempted")
+            self.put_back(held, Reason.PREEMPTED)
 
 
 class Ruthless(Worker):

@@ -12,11 +12,13 @@ from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
 from scheduler.record import JobRecord
 from scheduler.request import read_request
-from scheduler.settings import Settings
+from scheduler.settings import Settings, load
+from tests.batching import Bench
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
 
 Submit = Callable[..., JobRecord]
+BenchOf = Callable[..., Bench]
 
 
 class Clock:
@@ -72,4 +74,20 @@ def other(connection: Redis) -> PretendWorker:
     """Another."""
     made = PretendWorker(connection, "two")
     made.report()
+    return made
+
+
+@pytest.fixture
+def bench(connection: Redis, settings: Settings, clock: Clock) -> Bench:
+    """Everything that runs batches."""
+    return Bench(connection, settings, clock)
+
+
+@pytest.fixture
+def bench_of(connection: Redis, valkey_url: str, clock: Clock) -> BenchOf:
+    """The same under other bounds."""
+
+    def made(**fields: Any) -> Bench:
+        return Bench(connection, load(redis_url=valkey_url, models=(MODEL,), **fields), clock)
+
     return made

@@ -11,9 +11,12 @@ from rq.serializers import JSONSerializer
 from scheduler.events import STEPS_CHANNEL as STEPS
 from scheduler.events import Kind, parse_step, read_events
 from scheduler.lanes import OWNED_JOBS_KEY, OWNED_TOKENS_KEY
+from scheduler.ledger import Ledger
 from scheduler.queue import JobQueue
 from scheduler.slip import WAITING_KEY
 from scheduler.waiting import DEADLINES_KEY, PASSES_KEY
+from scheduler.webhooks import Due, Webhooks
+from workers.reporting import Reporting
 
 
 def snapshot(connection: Redis) -> dict[bytes, tuple[object, bool]]:
@@ -53,3 +56,26 @@ def nothing_waits(queue: JobQueue) -> bool:
     if any(queue.connection.keys(pattern) for pattern in ("tidegate:lane:*", "tidegate:owners:*")):
         return False
     return queue.waiting() == (0, 0) and not any(queue.connection.exists(key) for key in indexes)
+
+
+def due_webhooks(hooks: Webhooks, now_seconds: float, most: int = 100) -> list[Due]:
+    """The first deliveries whose time has come."""
+    return hooks.read(hooks.due_keys(now_seconds, 0, most))
+
+
+def report_idle(
+    reporting: Reporting, engine: str = "ready", ledger: Ledger | None = None, *, cooling_seconds: float = 0.0
+) -> None:
+    """A worker that runs nothing reports."""
+    reporting.report(
+        engine,
+        ledger,
+        (),
+        active_bytes=0,
+        tokens_per_second=0.0,
+        work_tokens_per_second=0.0,
+        served=(),
+        left=lambda _: 0,
+        starts_at={},
+        cooling_seconds=cooling_seconds,
+    )

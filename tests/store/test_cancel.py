@@ -8,8 +8,9 @@ from redis import Redis
 from scheduler.errors import ClientError
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue, inbox_channel
-from scheduler.record import Outcome
+from scheduler.reasons import Reason
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Clock, Submit
 from tests.store.looking import kinds, nothing_waits, snapshot, told
@@ -63,7 +64,7 @@ def test_a_stale_view_asks_nobody(queue: JobQueue, submit: Submit, worker: Prete
     """Asked of an attempt that is over, a cancellation marks nothing: it has to look again."""
     held = worker.claim(submit().id)
     seen = queue.fetch(held.rec.id)
-    worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
     assert not queue.ask_cancel(seen)
     assert not queue.fetch(held.rec.id).cancel_requested
 
@@ -74,7 +75,7 @@ def test_a_job_shed_after_its_cancellation_is_cancelled_where_it_waits(
     """The worker did not hear of it in time; asked again, the job ends though no worker comes."""
     held = worker.claim(submit().id)
     lifecycle.cancel(held.rec.id)
-    worker.holding.send([worker.holding.put_back(held, "shutdown")], [held])
+    worker.holding.send([worker.holding.put_back(held, Reason.WORKER_STOPPED)], [held])
     assert lifecycle.cancel(held.rec.id).state is State.CANCELLED
     assert kinds(connection, held.rec.id) == ["queued", "started", "requeued", "cancelled"]
 
@@ -88,6 +89,19 @@ def test_a_job_that_is_not_there_is_not_found(connection: Redis, lifecycle: Life
         assert caught.value.code == "not_found"
         assert len(caught.value.message) < 120
     assert connection.dbsize() == 0
+
+
+def test_how_long_a_job_waited_is_told_as_it_was_asked(
+    lifecycle: Lifecycle, submit: Submit, clock: Clock
+) -> None:
+    """Not as what two moments in binary are apart."""
+    rec = submit(queue_timeout=0.001)
+    clock.now = rec.created_at + 1
+    assert lifecycle.end_overdue() == [rec.id]
+    outcome = lifecycle.get(rec.id).outcome
+    assert outcome is not None
+    assert outcome.error is not None
+    assert outcome.error["message"] == "the job had not started within 0.001 s"
 
 
 def test_a_job_that_waited_too_long_ends(
@@ -125,7 +139,7 @@ def test_a_job_that_has_run_does_not_time_out_in_the_queue(
     """``queue_timeout`` is about the first start; shed, a job waits as long as it takes."""
     rec = submit(queue_timeout=5)
     held = worker.claim(rec.id)
-    worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
     clock.now += 6
     assert lifecycle.end_overdue() == []
     assert lifecycle.get(rec.id).state is State.QUEUED

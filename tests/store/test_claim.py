@@ -16,6 +16,7 @@ from rq.serializers import JSONSerializer
 from scheduler.job import TERMINAL, State
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
+from scheduler.reasons import Reason
 from scheduler.waiting import PASSES_KEY
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
@@ -87,7 +88,7 @@ def test_a_claim_of_what_has_moved_on_is_refused(
     seen = other.queue.fetch(rec.id)
     held = worker.claim(rec.id)
     worker.say(held, "so far")
-    worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
     before = snapshot(connection)
     assert other.holding.claim(seen, seen.meta, ()) is None
     assert snapshot(connection) == before

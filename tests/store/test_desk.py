@@ -10,11 +10,16 @@ from redis import Redis
 
 from scheduler.blame import Failure, Fault
 from scheduler.completions import Answers
+from scheduler.errors import StoreUnavailable
+from scheduler.events import read_events
 from scheduler.foresight import Row
+from scheduler.holding import Held, Progress
 from scheduler.job import State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue
+from scheduler.reasons import Reason
 from tests.plans import WORST_CASE, learned
 from tests.pretend_worker import CARD, PretendWorker
 from tests.store.conftest import Submit
@@ -60,8 +65,34 @@ def test_a_run_timeout_that_is_no_number_stops_nobody(
     ended = queue.fetch(late.id)
     assert (ended.state, ((ended.outcome and ended.outcome.error) or {})["code"]) == (
         State.FAILED,
-        "engine_timeout",
+        "run_timeout",
     )
+
+
+def test_a_run_timeout_counts_every_attempt(
+    queue: JobQueue, submit: Submit, worker: PretendWorker, desk: Desk
+) -> None:
+    """A job that was put back does not have its time again; what it waited meanwhile is not counted."""
+    rec = submit(run_timeout=60)
+    now = [1000.0]
+    worker.holding._clock = desk._clock = lambda: now[0]
+    for ran_seconds in (40.0, 15.0):
+        held = desk.take(worker.claim(rec.id))
+        now[0] += ran_seconds
+        desk.end_unwanted()
+        desk.put_back(held, Reason.MEMORY)
+        now[0] += 1000.0
+    assert queue.fetch(rec.id).meta.ran_seconds == 55.0
+    desk.take(worker.claim(rec.id))
+    now[0] += 5.0
+    desk.end_unwanted()
+    assert queue.fetch(rec.id).state is State.IN_PROGRESS
+    now[0] += 0.1
+    desk.end_unwanted()
+    ended = queue.fetch(rec.id).outcome
+    assert ended is not None and ended.error is not None
+    assert (ended.error["code"], ended.error["retryable"]) == ("run_timeout", False)
+    assert ended.error["message"] == "the job ran for 60.1 s; its run_timeout is 60 s"
 
 
 @pytest.mark.parametrize("most", RUBBISH, ids=str)
@@ -75,6 +106,38 @@ def test_attempts_that_are_no_number_are_the_settings(
         held = desk.take(worker.claim(rec.id))
         desk.judge([held], Failure(Fault.BUG, died=False, company=1))
     assert [queue.fetch(rec.id).state for rec in (broken, once)] == [State.QUEUED, State.FAILED]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_was_given_up_at_a_stop_is_written_first_where_the_store_is_back(
+    connection: Redis,
+    submit: Submit,
+    worker: PretendWorker,
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: bool,
+) -> None:
+    """Told to stop in an outage, a worker gives a step up; the job's log has no gap, and an end is its end."""
+    held = desk.take(worker.claim(submit().id))
+    desk.insistence.patient = lambda: False
+    outcome = Outcome(State.COMPLETED, {"text": "a", "finish_reason": "stop", "usage": {}}) if ends else None
+
+    def away(*_: object) -> list[Held]:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(worker.holding, "send", away)
+        with pytest.raises(StoreUnavailable):
+            desk.write([Progress(held, {"text": "a", "tokens": [1]}, outcome)])
+    desk.put_back_all(Reason.WORKER_STOPPED)
+    assert kinds(connection, held.rec.id) == [
+        "queued",
+        "started",
+        "delta",
+        "completed" if ends else "requeued",
+    ]
+    assert [event.number for event in read_events(connection, held.rec.id)] == [1, 2, 3, 4]
+    assert not desk.running
 
 
 def test_a_job_taken_up_again_is_as_far_as_this_attempt_has_come(
@@ -217,6 +280,6 @@ def test_a_job_let_go_of_may_still_be_at_work(submit: Submit, worker: PretendWor
     for each in held[:2]:
         desk.grant(each)
     desk.cancel([held[0].rec.id])
-    desk.put_back(held[1], "memory")
-    desk.put_back(held[2], "larger than estimated")
+    desk.put_back(held[1], Reason.MEMORY)
+    desk.put_back(held[2], Reason.LARGER_THAN_ESTIMATED)
     assert desk.leaving == {key_of(each) for each in held[:2]}

@@ -11,13 +11,14 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from scheduler.holding import recover
 from scheduler.job import PRIORITIES
 from scheduler.lanes import charge_commands, forgive_swap, lane_key, owners_key, served_key
 from scheduler.lifecycle import Lifecycle
 from scheduler.owner import owner_of
 from scheduler.queue import JobQueue
+from scheduler.reasons import Reason
 from scheduler.record import JobRecord
+from scheduler.recovery import recover
 from scheduler.request import read_request
 from scheduler.shares import Served, Turn
 from scheduler.slip import Slip
@@ -109,7 +110,7 @@ def test_a_job_put_back_goes_first_and_is_charged_once(
     others = [ask(ANN).id, ask(BOB).id]
     first = worker.claim(ask(ANN).id)
     before = connection.zrange(served_key("standard"), 0, -1, withscores=True)
-    worker.holding.send([worker.holding.put_back(first, "memory")], [first])
+    worker.holding.send([worker.holding.put_back(first, Reason.MEMORY)], [first])
     assert order(queue) == [first.rec.id, others[1], others[0]]
     lane = connection.zrange(lane_key("standard", ANN), 0, -1)
     assert lane == [first.rec.id.encode(), others[0].encode()]

@@ -23,8 +23,9 @@ from scheduler.errors import ClientError
 from scheduler.holding import Progress
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.queue import JOBS_KEY, JobQueue
-from scheduler.record import Outcome
+from scheduler.reasons import Reason
 from scheduler.strays import mend
 from tests.key_leaks import LASTING
 from tests.pretend_worker import PretendWorker
@@ -138,7 +139,7 @@ def test_nothing_lives_for_ever_without_an_owner(
     for state in ENDS:
         held = worker.claim(submit(queue_timeout=60).id)
         worker.say(held, "a")
-        worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+        worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
         worker.end(other.claim(held.rec.id), ENDS[state][0])
     lifecycle.cancel(submit(queue_timeout=60).id)
     overtaken, rec = submit(queue_timeout=60), submit()

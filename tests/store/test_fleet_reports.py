@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ from tests.conftest import MODEL
 from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, GIB, PretendWorker
 from tests.store.conftest import Clock, Submit
-from tests.store.looking import nothing_waits
+from tests.store.looking import nothing_waits, report_idle
 from workers.claiming import Claiming
 from workers.reporting import Reporting
 from workers.residency import Residency
@@ -109,19 +110,9 @@ def test_a_worker_names_the_limit_that_it_goes_by(lifecycle: Lifecycle, worker: 
     limits = {"host_total": 900, "host_available": 300}
     steady = {"budget_bytes": 300, "steady_source": "host_total", "steady_bytes": 900}
     reporting.ready({"kind": "ready", "limits_bytes": limits, **steady})
-    for ledger in (None, Ledger(900, 16, 1, 300)):
+    for ledger in (None, Ledger(900, 16, 1)):
         reporting.changed()
-        reporting.report(
-            "ready",
-            ledger,
-            (),
-            active_bytes=0,
-            tokens_per_second=0.0,
-            work_tokens_per_second=0.0,
-            served=(),
-            left=lambda _: 0,
-            starts_at={},
-        )
+        report_idle(reporting, "ready", ledger)
         (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "three"]
         assert said.budget_bytes == limits[said.budget_source] == 900
 
@@ -134,16 +125,27 @@ def test_a_report_gives_back_what_time_has_freed(lifecycle: Lifecycle) -> None:
     ledger.reserve(holder, CARD.model, Row(500, 10))
     before = ledger.reserved_bytes
     ledger.advance(holder, 505)
-    reporting.report(
-        "ready",
-        ledger,
-        (),
-        active_bytes=0,
-        tokens_per_second=0.0,
-        work_tokens_per_second=0.0,
-        served=(),
-        left=lambda _: 0,
-        starts_at={},
-    )
+    report_idle(reporting, "ready", ledger)
     (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "four"]
     assert said.reserved_bytes == ledger.reserved_bytes < before
+
+
+def test_a_report_tells_what_holds_a_worker_back(lifecycle: Lifecycle) -> None:
+    """What running out of memory left of the budget, by the clock, and until when no engine is started."""
+    reporting = Reporting(lifecycle, "five", PRIORITIES, lambda: 1000.0)
+    ledger = Ledger(1 << 30, 512, 1)
+    ledger.ran_out(990.0)
+    for seconds in (20.0, 0.0):
+        reporting.changed()
+        report_idle(reporting, "cooling down", ledger, cooling_seconds=seconds)
+        (said,) = [each for each in fleet.live_workers(lifecycle.connection) if each.name == "five"]
+        assert said.working_bytes == int(0.9 * (1 << 30))
+        assert said.cools_until == said.view().cools_until == (1020.0 if seconds else 0.0)
+
+
+def test_a_report_of_an_earlier_version_lacks_what_came_later(worker: PretendWorker) -> None:
+    """It counts all the same: nothing holds such a worker back."""
+    fields = json.loads(worker.report().dump())
+    del fields["working_bytes"], fields["cools_until"]
+    said = fleet.WorkerReport.parse(json.dumps(fields).encode())
+    assert (said.working_bytes, said.cools_until) == (None, 0.0)

@@ -10,14 +10,15 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as Unreachable
 
-from scheduler.completions import ENOUGH, KEPT, Completion
+from scheduler.completions import ENOUGH, KEPT, Completion, completion_of
 from scheduler.errors import ClientError
-from scheduler.histories import KEPT_SECONDS, Histories, completion_of, completions_key
-from scheduler.holding import recover
+from scheduler.histories import KEPT_SECONDS, Histories, completions_key
 from scheduler.job import PRIORITIES, State
 from scheduler.lanes import tidy_swap
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue
-from scheduler.record import Outcome
+from scheduler.reasons import Reason
+from scheduler.recovery import recover
 from scheduler.slip import Slip
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
@@ -164,13 +165,13 @@ def test_a_job_put_back_knows_how_much_it_has(queue: JobQueue, submit: Submit, w
     held = worker.claim(submit(max_tokens=10).id)
     for _ in range(3):
         worker.say(held, "a")
-    assert queue.swap(worker.holding.put_back(held, "memory")) == [1]
+    assert queue.swap(worker.holding.put_back(held, Reason.MEMORY)) == [1]
     rec = queue.fetch(held.rec.id)
     assert (rec.meta.made_tokens, rec.meta.preemptions) == (3, 0)
     assert (rec.row.prompt_tokens, rec.row.max_tokens) == (7 + 3, 10 - 3)
     again = worker.claim(rec.id)
     worker.say(again, "b")
-    assert queue.swap(worker.holding.put_back(again, "memory")) == [1]
+    assert queue.swap(worker.holding.put_back(again, Reason.MEMORY)) == [1]
     assert queue.fetch(held.rec.id).meta.made_tokens == 4
 
 
@@ -180,7 +181,7 @@ def test_a_job_of_a_silent_worker_has_what_its_log_says(
     """All of it, from every attempt."""
     held = worker.claim(submit(max_tokens=10).id)
     worker.say(held, "a")
-    queue.swap(worker.holding.put_back(held, "memory"))
+    queue.swap(worker.holding.put_back(held, Reason.MEMORY))
     again = worker.claim(held.rec.id)
     worker.say(again, "b")
     silence(worker)

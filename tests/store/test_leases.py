@@ -13,8 +13,9 @@ from scheduler.events import Kind, read_events
 from scheduler.holding import Held, Progress
 from scheduler.job import State
 from scheduler.lifecycle import Lifecycle
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue
-from scheduler.record import Outcome
+from scheduler.reasons import Reason
 from tests.plans import WORST_CASE
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
@@ -30,7 +31,7 @@ def write(worker: PretendWorker, *progress: Progress) -> list[Held]:
 
 def put_back(worker: PretendWorker, held: Held) -> list[Held]:
     """Shed a job; itself where it is not held."""
-    return worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    return worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
 
 
 LATE: dict[str, Late] = {
@@ -38,6 +39,9 @@ LATE: dict[str, Late] = {
     "fields": lambda worker, held: write(worker, Progress(held, meta=replace(held.rec.meta, peak_bytes=9))),
     "a result": lambda worker, held: write(
         worker, Progress(held, outcome=Outcome(State.COMPLETED, {"text": "late"}))
+    ),
+    "a result that counts": lambda worker, held: write(
+        worker, Progress(held, outcome=Outcome(State.COMPLETED, {"usage": {"completion_tokens": 9}}))
     ),
     "an error": lambda worker, held: write(worker, Progress(held, outcome=Outcome(State.FAILED, error={}))),
     "a cancellation": lambda worker, held: write(worker, Progress(held, outcome=Outcome(State.CANCELLED))),

@@ -12,11 +12,12 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from scheduler.footprint import alone_bytes
-from scheduler.holding import Progress, recover
+from scheduler.holding import Progress
 from scheduler.job import PRIORITIES, State
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
+from scheduler.recovery import recover
 from scheduler.request import read_request
 from scheduler.settings import load
 from scheduler.strays import mend

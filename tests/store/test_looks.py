@@ -12,6 +12,7 @@ from scheduler import heads, shelf
 from scheduler.job import PRIORITIES
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
+from scheduler.reasons import Reason
 from scheduler.record import JobRecord
 from scheduler.shares import Turn
 from scheduler.slip import WAITING_KEY
@@ -80,7 +81,7 @@ def test_the_order_is_that_of_reading_everything(
         for _ in range(8):
             ask(draw.choice((ANN, BOB, CAL, "")), max_tokens=draw.choice((5, 50, 500)))
         held = [worker.claim(draw.choice(order(queue))) for _ in range(4)]
-        worker.holding.send([worker.holding.put_back(each, "memory") for each in held[:2]], held[:2])
+        worker.holding.send([worker.holding.put_back(each, Reason.MEMORY) for each in held[:2]], held[:2])
         short = look()
         with monkeypatch.context() as patch:
             patch.setattr(heads, "_first", lambda glance, *_: (glance.ids, []))
@@ -122,7 +123,7 @@ def test_many_jobs_of_one_that_were_put_back_all_go_first(
     for owner in (ANN, BOB, CAL):
         for _ in range(10):
             ask(owner)
-    worker.holding.send([worker.holding.put_back(each, "memory") for each in back], back)
+    worker.holding.send([worker.holding.put_back(each, Reason.MEMORY) for each in back], back)
     assert sorted(order(queue)[:12]) == sorted(each.rec.id for each in back)
 
 
@@ -165,3 +166,14 @@ def test_a_claim_takes_two_round_trips_behind_its_look(
     held = claims.claim(ledger, None)
     assert held is not None
     assert (held.rec.id, len(trips)) == (jobs[1].id, 2)
+
+
+def test_no_less_urgent_job_goes_before_a_class_that_a_look_did_not_see_whole(
+    lifecycle: Lifecycle, submit: Submit, worker: PretendWorker
+) -> None:
+    """More wait than a look reads, and the worker fills its batch from one look for as long as it can."""
+    urgent = [submit(priority="standard").id for _ in range(lifecycle.settings.claim_lookahead + 4)]
+    patient = [submit(priority="batch").id for _ in range(3)]
+    claims, ledger = claiming(lifecycle, worker)
+    held = [claims.claim(ledger, None) for _ in range(len(urgent) + 1)]
+    assert [each and each.rec.id for each in held] == [*urgent, patient[0]]

@@ -22,6 +22,7 @@ from scheduler.job import PRIORITIES, State, new_job_id
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
 from scheduler.queue import JobQueue
+from scheduler.reasons import Reason
 from scheduler.record import Meta, read_record
 from scheduler.slip import WAITING_KEY, Slip
 from scheduler.strays import mend
@@ -168,7 +169,7 @@ def test_a_plain_workers_retry_does_not_rewind_a_job(
     queue.give_back(queue.fetch(rec.id))
     held = worker.claim(rec.id)
     worker.say(held, "so ", tokens=[5, 6])
-    worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
     with connection.pipeline() as pipe:
         plain.retry(rq_queue(connection), pipe)
         pipe.execute()
@@ -318,7 +319,7 @@ def test_a_job_that_is_not_ours_is_left_in_its_queue(
 def test_a_job_requeued_with_rqs_tools_does_not_run_twice(
     connection: Redis, lifecycle: Lifecycle, submit: Submit, worker: PretendWorker
 ) -> None:
-    """``rq requeue`` of a failed job: it has ended for its client, and stays so."""
+    """``rq requeue`` of a failed job: it has ended for its client, and stays so; it stands in no list for long."""
     held = worker.claim(submit().id)
     worker.fail(held, ClientError("internal_error", "why"))
     rq_view(connection, held.rec.id).requeue()
@@ -326,8 +327,12 @@ def test_a_job_requeued_with_rqs_tools_does_not_run_twice(
     claims, ledger = claiming(lifecycle, worker)
     assert claims.claim(ledger, None) is None
     assert lifecycle.get(held.rec.id).state is State.FAILED
-    rq_view(connection, held.rec.id).delete()
     mend(lifecycle.queue)
+    job = rq_view(connection, held.rec.id)
+    assert (rq_queue(connection).job_ids, job.get_status()) == ([], JobStatus.FAILED)
+    assert job.id in job.failed_job_registry
+    assert 0 < connection.ttl(job.key) <= lifecycle.queue.result_ttl
+    assert nothing_waits(lifecycle.queue)
 
 
 def test_a_missing_field_is_not_found() -> None:

@@ -13,10 +13,12 @@ from rq.registry import FailedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
 from scheduler import fleet
-from scheduler.holding import Progress, recover
+from scheduler.holding import Progress
 from scheduler.job import PRIORITIES, State
+from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue
-from scheduler.record import Outcome
+from scheduler.reasons import Reason
+from scheduler.recovery import recover
 from scheduler.strays import mend
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
@@ -112,7 +114,7 @@ def test_a_job_without_output_waits_on_the_wire_too(
     """Only what a client was sent output of stays *in progress*, however often it was put back."""
     held = worker.claim(submit().id)
     for _ in range(3):
-        worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+        worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
         held = worker.claim(held.rec.id)
     silence(worker)
     recover(queue, PRIORITIES, "two", set())
@@ -159,7 +161,7 @@ def test_a_worker_that_rq_gave_up_holds_nothing(
     abandon(connection, worker)
     before = snapshot(connection)
     if late == "shedding":
-        lost = worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+        lost = worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
     else:
         outcome = Outcome(State.COMPLETED, {"text": "late"}) if late == "end" else None
         lost = worker.holding.write([Progress(held, {"text": "late"}, outcome)])

@@ -17,6 +17,7 @@ from scheduler.job import PRIORITIES, State
 from scheduler.lifecycle import Lifecycle
 from scheduler.owner import owner_of
 from scheduler.queue import JOB_FUNCTION
+from scheduler.reasons import Reason
 from scheduler.request import read_request
 from scheduler.settings import load
 from tests.conftest import MODEL
@@ -80,6 +81,17 @@ def test_a_job_is_read_as_it_was_accepted(lifecycle: Lifecycle, submit: Submit, 
     assert read.view()["metadata"] == {"für": "mich"}
 
 
+def test_what_the_api_notes_of_a_job_is_there_later(lifecycle: Lifecycle, worker: PretendWorker) -> None:
+    """Beside the request; the worker runs the request all the same."""
+    asked = read_request({"model": MODEL, "prompt": "Hello"})
+    noted = lifecycle.submit(asked, note={"shown_as": "response", "input": [UNICODE]})
+    plain = lifecycle.submit(asked)
+    assert worker.claim(noted.id).rec.request == asked
+    assert lifecycle.get(noted.id).envelope["note"] == {"shown_as": "response", "input": [UNICODE]}
+    assert lifecycle.get(noted.id).request == asked
+    assert "note" not in lifecycle.get(plain.id).envelope
+
+
 def test_the_queue_is_bounded_in_jobs(bounded: Bounded) -> None:
     """The bound is reached exactly; one more is told so, with the numbers and a time to come back."""
     lifecycle = bounded(max_queued_jobs=2)
@@ -87,8 +99,15 @@ def test_the_queue_is_bounded_in_jobs(bounded: Bounded) -> None:
     ask(lifecycle)
     error = refused(lifecycle)
     assert (error.code, error.row.status) == ("queue_full", 503)
-    assert error.message.startswith("2 jobs with 22 tokens")
+    assert error.message.startswith("2 jobs with 22 tokens of work wait; ")
     assert error.retry_after
+
+
+def test_a_queue_of_one_is_told_of_as_one(bounded: Bounded) -> None:
+    """One job waits."""
+    lifecycle = bounded(max_queued_jobs=1)
+    ask(lifecycle)
+    assert refused(lifecycle).message.startswith("1 job with 11 tokens of work waits; at most 1 and ")
 
 
 def test_the_queue_is_bounded_in_tokens(bounded: Bounded, clock: Clock) -> None:
@@ -153,7 +172,7 @@ def test_a_claim_makes_room(bounded: Bounded, worker: PretendWorker) -> None:
     first = ask(lifecycle)
     held = worker.claim(first)
     second = ask(lifecycle)
-    swap = worker.holding.put_back(held, "memory")
+    swap = worker.holding.put_back(held, Reason.MEMORY)
     assert worker.holding.send([swap], [held]) == []
     assert lifecycle.queue.waiting()[0] == 2
     assert refused(lifecycle).code == "queue_full"
@@ -188,7 +207,10 @@ def test_a_job_that_would_rather_fail_does_not_wait(
 ) -> None:
     """``on_insufficient_memory: fail``: accepted onto free memory, refused behind a queue."""
     rec = ask(lifecycle, on_insufficient_memory="fail")
-    assert refused(lifecycle, on_insufficient_memory="fail").code == "insufficient_memory"
+    behind = refused(lifecycle, on_insufficient_memory="fail")
+    assert (behind.code, "1 job that waits comes first" in behind.message) == ("insufficient_memory", True)
+    urgent = ask(lifecycle, on_insufficient_memory="fail", priority="interactive")  # what waits comes later
+    worker.claim(urgent)
     worker.claim(rec)
     ask(lifecycle, on_insufficient_memory="fail")
 
@@ -208,5 +230,5 @@ def test_what_waits_is_counted_by_class(lifecycle: Lifecycle, submit: Submit, wo
     assert lifecycle.queue.waiting_by_class() == counts
     held = worker.claim()
     assert lifecycle.queue.waiting_by_class() == {**counts, "standard": (1, 21)}
-    worker.holding.send([worker.holding.put_back(held, "memory")], [held])
+    worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
     assert lifecycle.queue.waiting_by_class() == counts

@@ -10,6 +10,10 @@ from rq.job import Job
 
 from scheduler.ledger import Ledger
 from scheduler.lifecycle import Lifecycle
+from scheduler.owner import owner_of
+from scheduler.request import read_request
+from tests.conftest import MODEL
+from tests.keys import make_key
 from tests.pretend_worker import PretendWorker
 from tests.store.conftest import Submit
 from workers.runner import TICK_SECONDS, Runner
@@ -21,6 +25,7 @@ class Mute(Supervisor):
     """An engine that listens and says nothing; what it is told and how long it may be silent is kept."""
 
     said: list[str]
+    scopes: list[str]
     limits: list[float]
 
     @property
@@ -29,6 +34,7 @@ class Mute(Supervisor):
 
     def send(self, message: Message) -> None:
         self.said.append(message["kind"])
+        self.scopes += [message["scope"]] if message["kind"] == "run" else []
 
     def kill_if_silent(self, seconds: float) -> bool:
         self.limits.append(seconds)
@@ -44,7 +50,7 @@ def passing() -> list[float]:
 @pytest.fixture
 def engine(lifecycle: Lifecycle, passing: list[float]) -> Mute:
     made = Mute(lifecycle.settings, lambda: passing[0])
-    made.said, made.limits = [], []
+    made.said, made.scopes, made.limits = [], [], []
     return made
 
 
@@ -91,6 +97,24 @@ def test_a_running_job_has_its_deadline_until_a_load_begins(
     usual, long = runner.settings.progress_timeout, LOAD_SECONDS
     assert engine.limits == [long, usual, long, usual, long, usual]
     worker.complete(held, "")
+
+
+def test_the_engine_is_told_whose_prompts_a_job_may_share(
+    lifecycle: Lifecycle, connection: Redis, runner: Runner, engine: Mute, worker: PretendWorker
+) -> None:
+    """Those of its API key; where there are no keys all jobs are alike, whatever token came with them."""
+    request = read_request({"model": MODEL, "prompt": "hi", "max_tokens": 4})
+    owners = ["", owner_of("Bearer ann")]
+    ids = [lifecycle.submit(request, owner).id for owner in owners]
+    _, key = make_key(connection)
+    another = Lifecycle(connection, lifecycle.settings)  # that one thinks for a second that there are none
+    ids.append(another.submit(request, key.owner).id)
+    for job_id in ids:
+        held = worker.claim(job_id)
+        runner._desk.take(held)
+        runner.launch(held)
+        worker.complete(held, "")
+    assert engine.scopes == ["", "", key.owner]
 
 
 def test_an_idle_worker_mends_what_others_left(

@@ -60,3 +60,12 @@ def test_an_engine_that_lives_for_a_while_closes_it(clock: Clock, opened: Breake
         assert not opened.open
     opened.died()
     assert opened.open
+
+
+def test_it_says_for_how_long(opened: Breaker, clock: Clock) -> None:
+    """Less as time passes, and nothing once it is closed."""
+    assert opened.open_seconds == COOLDOWN_SECONDS
+    clock.now += COOLDOWN_SECONDS - 1
+    assert opened.open_seconds == pytest.approx(1)
+    clock.now += 2
+    assert (opened.open_seconds, opened.open) == (0.0, False)

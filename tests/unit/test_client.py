@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from click.testing import CliRunner
+from pydantic import SecretStr
 
-from scheduler.errors import ClientError
+from scheduler.errors import ClientError, SettingsInvalid
 from tidegate import client as client_module
-from tidegate.client import Client, is_loopback
+from tidegate.client import Client
+from tidegate.command import main
 from tidegate.failures import ApiUnreachable, UrlInvalid
 from tidegate.reconnecting import Outage
 
@@ -26,6 +30,7 @@ class Script:
 
     answers: list[tuple[int, bytes]] = field(default_factory=list)
     seen: list[tuple[str, str, str | None]] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     url: str = ""
 
 
@@ -38,6 +43,7 @@ def script() -> Iterator[Script]:
         def _play(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             played.seen.append((self.command, self.path, self.headers.get("Last-Event-ID")))
+            played.keys.append(self.headers.get("Authorization"))
             status, body = played.answers.pop(0) if played.answers else (503, error("store_unavailable"))
             self.send_response(status)
             self.end_headers()
@@ -86,6 +92,38 @@ def test_a_stream_that_breaks_goes_on_after_the_last_event(script: Script) -> No
         events = list(client.stream("job_1"))
     assert "".join(event.json().get("text", "") for event in events) == "Paris"
     assert [last_event_id for _, _, last_event_id in script.seen] == [None, "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("models",),
+            {"data": [{"id": "m", "object": "model"}]},
+        ),  # as other servers of OpenAI's paths list them
+        (("models", "--json"), {"data": [3]}),
+        (("models", "show"), {"workers": 5}),
+        (("jobs", "--json"), {"object": "list"}),
+        (("jobs",), {"data": [None]}),
+        (("submit", "--model", "m", "--json", "hi"), {"object": "text_completion"}),
+        (("retry", "job_1", "--wait"), {}),
+    ],
+)
+def test_another_servers_json_is_told_from_ours(script: Script, words: tuple[str, ...], said: Any) -> None:
+    """One line that asks whether it is tidegate, and no traceback; with ``--json`` an error object."""
+    script.answers = [(200, json.dumps(said).encode())]
+    done = CliRunner().invoke(main, ["--url", script.url, *words])
+    assert (done.exit_code, "is it tidegate?" in done.stderr) == (1, True)
+    if "--json" in words:
+        assert json.loads(done.stdout)["error"]["code"] == "api_unreachable"
+
+
+def test_a_cancelled_jobs_status_commands_no_terminal(script: Script) -> None:
+    """Whatever answers."""
+    script.answers = [(200, b'{"status": "\\u001b]0;x\\u0007"}')]
+    done = CliRunner().invoke(main, ["--url", script.url, "cancel", "job_1"])
+    assert done.exit_code == 0
+    assert "\x1b" not in done.output
 
 
 def test_a_stream_waits_out_a_store_that_is_away(script: Script) -> None:
@@ -148,6 +186,25 @@ def test_unfinished_jobs_are_counted_once(script: Script) -> None:
     assert [path.partition("status=")[2] for _, path, _ in script.seen] == ["queued", "in_progress"]
 
 
+def test_jobs_are_sought_on_until_there_are_enough(script: Script) -> None:
+    """A page may be short, or empty, though more follow; what is there already is not asked for again."""
+    pages = [("", "job_9"), ("ab", "job_5"), ("c", "job_2")]
+    script.answers = [
+        (
+            200,
+            json.dumps(
+                {"data": [{"id": each} for each in ids], "has_more": True, "next_cursor": at}
+            ).encode(),
+        )
+        for ids, at in pages
+    ]
+    with Client(script.url) as client:
+        assert [job["id"] for job in client.jobs(limit=3, status="failed")] == ["a", "b", "c"]
+    asked = [dict(parse_qsl(urlsplit(path).query)) for _, path, _ in script.seen]
+    first = {"limit": "3", "status": "failed"}
+    assert asked == [first, first | {"after": "job_9"}, first | {"after": "job_5", "limit": "1"}]
+
+
 @pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8400", "localhost:8400", "http://", "http://h:x"])
 def test_what_is_no_url_is_said_to_be_none(url: str) -> None:
     """Nothing that is started would answer there."""
@@ -161,17 +218,6 @@ def test_a_stream_of_no_job_is_an_error(script: Script) -> None:
     with Client(script.url) as client, pytest.raises(ClientError) as caught:
         list(client.stream("job_1"))
     assert caught.value.code == "not_found"
-
-
-def test_what_on_news_raises_ends_the_stream(script: Script) -> None:
-    """A dead worker is noticed at the next heartbeat."""
-
-    def broken() -> None:
-        raise ZeroDivisionError
-
-    script.answers = [(200, b": beat\n\n")]
-    with Client(script.url) as client, pytest.raises(ZeroDivisionError):
-        list(client.stream("job_1", on_news=broken))
 
 
 def test_an_error_body_becomes_the_error_it_says(script: Script) -> None:
@@ -217,6 +263,42 @@ def test_ready_is_what_readyz_says(script: Script) -> None:
         ("https://queue.example", False),
     ],
 )
-def test_a_proxy_is_not_asked_for_loopback(url: str, here: bool) -> None:
+def test_a_proxy_is_not_asked_for_loopback(monkeypatch: pytest.MonkeyPatch, url: str, here: bool) -> None:
     """A proxy's loopback is another machine's."""
-    assert is_loopback(url) is here
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    with Client(url) as client:
+        assert client._http.trust_env is not here
+
+
+def test_a_key_is_sent_with_every_request(script: Script) -> None:
+    """As a bearer token, to a stream too; without one nothing is sent."""
+    script.answers = [(200, b"{}"), (200, COMPLETED), (200, b"{}")]
+    with Client(script.url, key=SecretStr("tg-abc")) as client:
+        client.cancel("job_1")
+        list(client.stream("job_1"))
+    with Client(script.url) as client:
+        client.cancel("job_1")
+    assert script.keys == ["Bearer tg-abc", "Bearer tg-abc", None]
+
+
+@pytest.mark.parametrize("token", ["tg-ab\n", "two words", "schlüssel"])
+def test_what_cannot_be_a_key_is_not_said_again(token: str) -> None:
+    """The variable is named, its value is not."""
+    with pytest.raises(SettingsInvalid, match="TIDEGATE_API_KEY") as caught:
+        Client("http://127.0.0.1:1", key=SecretStr(token))
+    assert token not in str(caught.value)
+
+
+def test_a_job_is_asked_for_again_and_followed(script: Script) -> None:
+    """`tidegate retry`: the new job's id, or its answer."""
+    accepted = (202, b'{"id": "job_2", "status": "queued"}')
+    script.answers = [accepted, accepted, (200, DELTA % (1, b"hi") + COMPLETED)]
+    new = CliRunner().invoke(main, ["--url", script.url, "retry", "job_1"])
+    answered = CliRunner().invoke(main, ["--url", script.url, "retry", "job_1", "--stream"])
+    assert (new.exit_code, new.stdout) == (0, "job_2\n")
+    assert (answered.exit_code, answered.stdout) == (0, "hi\n")
+    assert [seen[:2] for seen in script.seen] == [
+        ("POST", "/v1/jobs/job_1/retry"),
+        ("POST", "/v1/jobs/job_1/retry"),
+        ("GET", "/v1/jobs/job_2/stream"),
+    ]

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from scheduler.clock import (
+    COOLING_MOST_SECONDS,
     DEFAULT_TOKENS_PER_SECOND,
     SLOWER,
     STALE_SECONDS,
@@ -176,3 +177,13 @@ def test_work_is_summed() -> None:
     """Jobs and tokens."""
     assert total([(1, 10), (2, 20)]) == Work(3, 30)
     assert total([]) == Work(0, 0)
+
+
+def test_a_worker_that_cools_down_starts_nothing_before_it_is_cool() -> None:
+    """Alone it keeps everybody waiting; beside another it is only later; what it says is believed for a while."""
+    hot = replace(IDLE, cools_until=130.0)
+    assert [starts(hot, now=100.0).nth(count) for count in (1, 2)] == [30.0, 30.0]
+    assert starts(hot, jobs=0, now=100.0).own(0) == 30.0
+    assert starts(hot, IDLE, jobs=0, now=100.0).own(0) == 0.0
+    assert starts(hot, jobs=0, now=140.0).own(0) == 0.0
+    assert starts(replace(IDLE, cools_until=1e18), jobs=0, now=100.0).own(0) == COOLING_MOST_SECONDS

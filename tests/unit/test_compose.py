@@ -58,3 +58,8 @@ def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> 
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert len(ports) == 2
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_api_may_do_without_keys_behind_such_a_port(services: dict[str, Any]) -> None:
+    """It listens inside a container; that nobody else reaches it is said where it is seen to."""
+    assert services["api"]["environment"]["TIDEGATE_OPEN"] == "${TIDEGATE_OPEN:-true}"

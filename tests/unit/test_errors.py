@@ -11,10 +11,10 @@ import pytest
 
 import scheduler
 from scheduler.blame import Failure, Fault, judge_failure
-from scheduler.errors import TABLE, ClientError, clamp_retry_after, gib
+from scheduler.errors import TABLE, ClientError, clamp_retry_after, gib, so_many
 from scheduler.foresight import Row
 from scheduler.record import Meta
-from scheduler.refusals import never_fits
+from scheduler.refusals import never_fits, not_served
 from scheduler.verdict import Decision, WorkerView, judge
 from tests.pretend_worker import CARD
 
@@ -31,10 +31,12 @@ CONTRACT = {
     "queue_full": (503, True),
     "no_worker": (503, True),
     "queue_timeout": (503, True),
+    "storage_full": (503, True),
     "insufficient_memory": (503, True),
     "worker_killed": (500, False),
     "internal_error": (500, False),
     "engine_timeout": (504, True),
+    "run_timeout": (504, False),
 }
 HISTORY_IS_DELETED_FOR = ("context length", "maximum context", "too long")
 
@@ -190,3 +192,28 @@ def test_never_fits_and_fits_later_look_different() -> None:
 def test_bytes_are_said_as_people_read_them(count: int, text: str) -> None:
     """In powers of 1,024, with their unit."""
     assert gib(count) == text
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        ((), "none is"),
+        (("b", "a"), "served: a, b"),
+        (("f", "e", "d", "c", "b", "a"), "served: a, b, c, d and 2 more"),
+    ],
+)
+def test_a_model_that_is_not_served_comes_with_some_that_are(served: tuple[str, ...], said: str) -> None:
+    """A few names, for whoever misspelt one; the list is elsewhere."""
+    error = not_served("gpt-4o", served)
+    assert error.message == f"the model 'gpt-4o' is not served here; {said}"
+    assert (error.code, error.param) == ("model_not_found", "model")
+
+
+def test_no_name_makes_a_message_long() -> None:
+    """Neither the client's nor an operator's."""
+    assert len(not_served("x" * 10_000, ["y" * 10_000] * 9).message) < 2000
+
+
+def test_one_is_not_several() -> None:
+    """As people count."""
+    assert [so_many(count, "job") for count in (0, 1, 2, 1200)] == ["0 jobs", "1 job", "2 jobs", "1,200 jobs"]

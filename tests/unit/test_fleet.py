@@ -114,3 +114,11 @@ def test_a_worker_takes_what_its_queues_hold() -> None:
     assert not REPORT.takes("another", "standard")
     assert ready_models([REPORT]) == {CARD.model}
     assert ready_models([replace(REPORT, queues=("default",))]) == set()
+
+
+@pytest.mark.parametrize("far", [{}, {"prompt_tokens": -1}, [], "far", {"prompt_tokens": 1 << 60}])
+def test_a_jobs_progress_that_cannot_be_read_costs_nothing_else(far: Any) -> None:
+    """As a later version may tell it otherwise: the worker is there all the same."""
+    said = json.loads(REPORT.dump())
+    said["running"][0]["far"] = far
+    assert WorkerReport.parse(json.dumps(said).encode()) == REPORT

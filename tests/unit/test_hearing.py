@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,11 +14,16 @@ from structlog.testing import capture_logs
 from scheduler.blame import Failure, Fault
 from scheduler.card import ModelCard
 from scheduler.errors import StoreUnavailable
+from scheduler.holding import Holding
+from scheduler.queue import JobQueue
 from scheduler.record import Meta
 from scheduler.settings import Settings
+from scheduler.tally import Tally
 from tests.cards import PLAIN
 from tests.plans import WORST_CASE
+from workers.counting import Counting
 from workers.hearing import Hearing
+from workers.insistence import Insistence
 from workers.residency import Residency
 from workers.supervisor import Death
 from workers.wire import Message, WireBroken
@@ -61,8 +66,22 @@ class Desk:
         self.running: dict[str, Any] = {}
         self.granted: set[str] = set()
         self.leaving: set[str] = set()
+        self.has_begun: set[str] | None = None
         self.ledger: Any = None
+        self.insistence = Insistence(Holding(cast("JobQueue", None), "one"))
+        self.counting = Counting(Tally())
         self.judged: list[Failure] = []
+        self.judged_jobs: list[list[Any]] = []
+
+    @property
+    def begun(self) -> set[str]:
+        """Every one of them, unless a test says which."""
+        return {*self.running} if self.has_begun is None else self.has_begun
+
+    @begun.setter
+    def begun(self, keys: set[str]) -> None:
+        if self.has_begun is not None:
+            self.has_begun = keys
 
     def note_progress(self, step: Message) -> int:
         return sum(step.get("computed", {}).values())
@@ -75,6 +94,7 @@ class Desk:
 
     def judge(self, jobs: list[Any], failure: Failure) -> None:
         self.judged.append(failure)
+        self.judged_jobs.append(jobs)
 
     def put_back_all(self, reason: str) -> None:
         self.running.clear()
@@ -86,7 +106,7 @@ class House:
     def __init__(self) -> None:
         self.supervisor, self.desk = Dying(), Desk()
         self.residency = Residency({"a": "a", "b": "b"}, lambda _: None)
-        reporting: Any = SimpleNamespace(count=lambda _: None, changed=lambda: None, ready=lambda _: None)
+        reporting: Any = SimpleNamespace(note=lambda _: None, changed=lambda: None, ready=lambda _: None)
         self.learnt: list[ModelCard] = []
         publishing: Any = SimpleNamespace(learnt=self.learnt.append)
         supervisor: Any = self.supervisor
@@ -184,6 +204,19 @@ def test_a_prompt_that_was_being_counted_was_company() -> None:
     assert house.desk.judged[-1].company == 2
 
 
+def test_an_idle_engine_died_of_no_job_that_it_never_heard_of() -> None:
+    """Killed just before a claim, it cannot have died of the job; of one whose prompt it had begun to count it may."""
+    house = House()
+    house.desk.running, house.desk.has_begun = {"job_a/1": HELD}, set()
+    house.hearing.hear(more=True)
+    assert house.desk.judged_jobs[-1] == []
+    house.desk.running = {"job_a/2": HELD}
+    house.supervisor.says = [{"kind": "counting", "key": "job_a/2"}]
+    house.hearing.hear(more=True)
+    house.hearing.hear(more=True)
+    assert house.desk.judged_jobs[-1] == [HELD]
+
+
 def test_who_was_there_when_mlx_raised_was_company() -> None:
     """Though another worker has it now."""
     house = House()
@@ -223,7 +256,7 @@ def test_an_engines_last_words_are_not_for_clients() -> None:
 
 
 def test_what_mlx_raised_is_not_for_clients() -> None:
-    """Its text is logged; what becomes of the jobs goes by the fault alone."""
+    """What is known of its text is logged; what becomes of the jobs goes by the fault alone."""
     house = House()
     house.desk.running = {"job_a/1": HELD}
     text = "RuntimeError: [malloc] Unable to allocate 5 bytes in /srv/secret"
@@ -231,7 +264,7 @@ def test_what_mlx_raised_is_not_for_clients() -> None:
     with capture_logs() as logged:
         house.hearing.hear(more=True)
     assert house.desk.judged == [Failure(Fault.OUT_OF_MEMORY, died=False, company=1)]
-    assert [line["text"] for line in logged] == [text]
+    assert [line["text"] for line in logged] == ["RuntimeError: [malloc] Unable to allocate"]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +299,7 @@ def test_a_job_that_was_shed_too_often_runs_alone(before: Meta, after: Meta) -> 
     house, back = House(), list[Meta]()
     house.desk.running["job_a/1"] = SimpleNamespace(rec=SimpleNamespace(id="job_a", meta=before))
     house.desk.ledger = SimpleNamespace(ran_out=lambda _: None)
-    house.desk.put_back = lambda _held, _why, meta: back.append(meta)
+    house.desk.shed = lambda _held, meta: back.append(meta)
     house.supervisor.says = [{"kind": "shed", "key": "job_a/1"}]
     house.hearing.hear(more=True)
     assert back == [after]

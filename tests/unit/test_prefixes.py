@@ -40,6 +40,12 @@ def row(tokens: list[int], cache: Any = None) -> Any:
     return cache
 
 
+def _let_go() -> None:
+    """Free what earlier tests left: MLX hands out a freed buffer that is larger than what is asked for, and counts all of it."""
+    gc.collect()
+    mx.clear_cache()
+
+
 @pytest.fixture
 def prefixes() -> Prefixes:
     """With room for ten thousand tokens, of which a thousand may be kept."""
@@ -49,9 +55,11 @@ def prefixes() -> Prefixes:
     return Prefixes(budget, 1000 * ROW)
 
 
-def read(prefixes: Prefixes, tokens: list[int], model: str = "m") -> list[int] | None:
+def read(
+    prefixes: Prefixes, tokens: list[int], model: str = "m", scope: str = "", least: int = LEAST_TOKENS
+) -> list[int] | None:
     """The tokens that a job would find."""
-    found = prefixes.find(model, tokens)
+    found = prefixes.find(model, tokens, least, scope)
     if found is None:
         return None
     (cache,) = found.caches(FULL)
@@ -87,6 +95,34 @@ def test_models_share_nothing(prefixes: Prefixes) -> None:
     prefixes.forget("m")
     assert (read(prefixes, TEXT[:200], "m"), read(prefixes, TEXT[:200], "n")) == (None, TEXT[:100])
     assert prefixes.kept_bytes == 100 * ROW
+
+
+@pytest.mark.parametrize("other", ["", "b" * 16])
+def test_scopes_share_nothing(prefixes: Prefixes, other: str) -> None:
+    """A key finds what its own jobs left, however few tokens would do; others', and those of nobody's, it does not."""
+    mine = "a" * 16
+    prefixes.keep("m", TEXT[:200], [row(TEXT[:200])], scope=mine)
+    assert read(prefixes, TEXT[:250], scope=mine) == TEXT[:200]
+    assert read(prefixes, TEXT[:250], scope=other, least=1) is None
+    prefixes.keep("m", TEXT[:250], [row(TEXT[:250])], scope=other)
+    assert read(prefixes, TEXT[:300], scope=mine) == TEXT[:200], "a longer one of another's is not taken up"
+    assert (len(prefixes), prefixes.kept_bytes) == (2, 450 * ROW), "nor replaces a shorter one"
+    prefixes.keep("m", TEXT[:230], [row(TEXT[:230])], scope=mine)
+    assert read(prefixes, TEXT[:300], scope=mine) == TEXT[:230], "nor stands for one that is to be kept"
+
+
+def test_scopes_are_dropped_by_age_alone(prefixes: Prefixes) -> None:
+    """Whoever used it last: they have one bound in bytes together."""
+    texts = {scope: [at] * 300 for at, scope in enumerate(("", "a" * 16, "b" * 16))}
+    for scope, text in texts.items():
+        prefixes.keep("m", text, [row(text)], scope=scope)
+    assert read(prefixes, [*texts[""], 9])
+    prefixes.keep("m", [7] * 300, [row([7] * 300)], scope="b" * 16)
+    left = [scope for scope, text in texts.items() if read(prefixes, [*text, 9], scope=scope)]
+    assert left == ["", "b" * 16]
+    assert prefixes.kept_bytes == 900 * ROW
+    prefixes.forget("m")
+    assert (len(prefixes), prefixes.kept_bytes) == (0, 0)
 
 
 def test_a_conversation_replaces_its_own_beginning(prefixes: Prefixes) -> None:
@@ -126,7 +162,7 @@ def test_what_is_kept_is_counted_and_given_back() -> None:
     prefixes = Prefixes(budget)
     batch: Any = BatchKVCache.merge([row(TEXT[:800]), row(TEXT[:300])])
     mx.eval(batch.state)
-    gc.collect()
+    _let_go()
     before = mx.get_active_memory()
     prefixes.keep("m", TEXT[:300], [batch.extract(1)])
     assert mx.get_active_memory() - before == prefixes.kept_bytes == 300 * ROW
@@ -150,7 +186,7 @@ def test_a_row_is_not_in_memory_twice_while_it_is_copied() -> None:
         text = [rows] * 512
         batch: Any = BatchKVCache.merge([row(text)] * rows)
         mx.eval(batch.state)
-        gc.collect()
+        _let_go()
         before, kept = mx.get_active_memory(), prefixes.kept_bytes
         mx.reset_peak_memory()
         prefixes.keep("m", text, [batch.extract(0)])

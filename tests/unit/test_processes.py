@@ -14,7 +14,7 @@ import pytest
 from tests.waiting import wait_until
 from tidegate.failures import ProcessFailed
 from tidegate.interruption import Interrupted, Interruption
-from tidegate.processes import Child, Processes, Program
+from tidegate.processes import Child, Processes, Program, rotated
 from tidegate.warden import watched_at_the_end
 
 FOREVER = "import threading; print('up', flush=True); threading.Event().wait()"
@@ -48,6 +48,16 @@ def test_a_program_is_gone_after_the_block(tmp_path: Path) -> None:
         child = processes.start(python(FOREVER, tmp_path))
         wait_until(said(child), "the program is up")
     assert child.process.returncode == -signal.SIGTERM
+
+
+def test_the_logs_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    """Whatever the umask lets others read."""
+    before = os.umask(0)
+    try:
+        rotated(tmp_path / "logs" / "a.log")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_failure_in_the_block_stops_everything(tmp_path: Path) -> None:

@@ -217,3 +217,23 @@ def test_the_least_estimate_is_below_the_likely_one(data: object) -> None:
     """What refuses a job for good never sees more tokens than what merely plans."""
     request = read_request(data)
     assert 1 <= request.prompt_tokens_least <= request.prompt_tokens_likely
+
+
+@pytest.mark.parametrize(
+    ("sent", "rendered"),
+    [
+        ('{"at": "é"}', {"at": "é"}),
+        ("{}", {}),
+        ("[1]", "[1]"),
+        ("not json", "not json"),
+        ({"at": 1}, {"at": 1}),
+        (None, None),
+    ],
+)
+def test_a_templates_calls_have_objects_as_arguments(sent: object, rendered: object) -> None:
+    """Clients send them as JSON; what is no object is left as it came."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": sent}}
+    message = (read_request(chat({"role": "assistant", "tool_calls": [call]})).messages or ())[0]
+    (said,) = message.for_template()["tool_calls"]
+    assert said["function"].get("arguments") == rendered
+    assert call["function"]["arguments"] == sent

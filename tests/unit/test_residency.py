@@ -117,8 +117,10 @@ def test_a_model_larger_than_the_budget_is_given_up_for_a_while(house: House) ->
     """It is not served, the reason has both numbers, and it is tried again later."""
     house.model("huge", 20_000_000)
     assert not house.load("huge")
-    reason = str(house.residency.why_not("huge"))
-    assert "19.1 MiB" in reason and "9.5 MiB" in reason
+    error = house.residency.why_not("huge")
+    assert error is not None
+    assert "19.1 MiB" in error.message and "9.5 MiB" in error.message
+    assert error.numbers == {"estimated_bytes": 20_000_000, "limit_bytes": house.ledger.budget_bytes}
     assert "huge" not in house.residency.served
     house.now += GIVEN_UP_SECONDS - 1
     assert house.residency.why_not("huge")
@@ -256,3 +258,15 @@ def test_a_hugging_face_id_is_no_missing_folder() -> None:
     """It is looked for elsewhere; and a folder that is there is none either."""
     assert not is_missing_folder("mlx-community/some-model")
     assert not is_missing_folder("/")
+
+
+def test_a_model_that_ends_its_engines_is_left_alone_for_longer_each_time(house: House) -> None:
+    """Each costs the other models' jobs a start; once it was loaded, the count begins anew."""
+    now = [0.0]
+    house.residency.clock = lambda: now[0]
+    for seconds in (60, 120, 240, 480, 960, 1920, 3600, 3600):
+        house.residency.blame("a", "it ended the engine", alone=True)
+        now[0] += seconds - 1
+        assert house.residency.why_not("a") is not None
+        now[0] += 2
+        assert house.residency.why_not("a") is None

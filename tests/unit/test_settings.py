@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +10,9 @@ import redis
 from pydantic import ValidationError
 
 from scheduler.errors import SettingsInvalid
-from scheduler.settings import Settings, load, parse_bytes
+from scheduler.settings import Settings, load
+from scheduler.sizes import parse_bytes
+from scheduler.webhook_address import Allowed
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +88,45 @@ def test_a_server_that_is_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().server_url == "redis://queue:6379/3"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "rediss://:hunter2@queue:6380/1?ssl_cert_reqs=none",
+        "unix:///a%20b/s.sock",
+        "redis://[::1]",
+    ],
+)
+def test_a_url_that_names_a_server_is_one_for_its_client(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """What is let through, the client can read."""
+    monkeypatch.setenv("TIDEGATE_REDIS_URL", url)
+    redis.Redis.from_url(load().server_url).close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("nonsense", "http://queue", "redis:queue", "redis://queue:hunter2", "redis://queue:99999"),
+        *("redis//:hunter2@queue", "unix://", "redis://[hunter2"),
+    ],
+)
+def test_a_url_that_names_no_server_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """When settings are read, by the variable's name, and without what may be a password."""
+    monkeypatch.setenv("TIDEGATE_REDIS_URL", url)
+    with pytest.raises(SettingsInvalid, match=r"^TIDEGATE_REDIS_URL=\(a secret\): ") as refused:
+        load()
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["reserve", "blas_preload", "log_level"])
+def test_a_choice_is_described_by_all_that_may_be_chosen(name: str) -> None:
+    """So that the README's table tells what can be set."""
+    field = Settings.model_fields[name]
+    choices = get_args(field.annotation)
+    assert choices
+    assert [each for each in choices if f"`{each}`" not in (field.description or "")] == []
+
+
 def test_a_deep_data_folder_has_a_socket_that_can_be_opened(tmp_path: Path) -> None:
     """A socket's address holds 104 bytes; a data folder deeper than that has its socket elsewhere."""
     deep = load(data_dir=tmp_path / ("d" * 120))
@@ -139,3 +181,24 @@ def test_a_fault_is_told_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None
         SettingsInvalid, match=r"^TIDEGATE_PREFIX_CACHE='-1': '-1' is not a size such as 18GiB$"
     ):
         load()
+
+
+def test_webhooks_go_where_an_operator_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks, addresses and names, comma separated; what is none of them is refused by the variable's name."""
+    monkeypatch.setenv("TIDEGATE_WEBHOOK_ALLOW", "10.0.0.0/8, fd00::/8,inside.example,")
+    assert load().webhook_allowed == Allowed.of(("10.0.0.0/8", "fd00::/8", "inside.example"))
+    monkeypatch.setenv("TIDEGATE_WEBHOOK_ALLOW", "10.0.0.0/33")
+    with pytest.raises(SettingsInvalid, match="TIDEGATE_WEBHOOK_ALLOW"):
+        load()
+
+
+def test_a_secret_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where it is good, nor by the message that it is not."""
+    monkeypatch.setenv("TIDEGATE_WEBHOOK_SECRET", "whsec_" + "c2VjcmV0" * 4)
+    assert "c2VjcmV0" not in f"{load()!r} {load()}"
+    monkeypatch.setenv("TIDEGATE_WEBHOOK_SECRET", "c2VjcmV0")
+    with pytest.raises(SettingsInvalid, match="TIDEGATE_WEBHOOK_SECRET") as refused:
+        load()
+    assert "c2VjcmV0" not in str(refused.value)
+    monkeypatch.setenv("TIDEGATE_WEBHOOK_SECRET", " ")
+    assert load().webhook_secret is None

@@ -12,12 +12,13 @@ import pytest
 from scheduler.blame import Fault
 from scheduler.settings import Settings
 from workers import environment, supervisor
+from workers.classifier import exit_name
 from workers.environment import engine_environment
-from workers.supervisor import LOAD_SECONDS, START_SECONDS, Supervisor, exit_name
+from workers.supervisor import LOAD_SECONDS, START_SECONDS, Supervisor
 
 ON_LINUX = {
-    "MLX_MAX_OPS_PER_BUFFER": "20",
-    "MLX_MAX_MB_PER_BUFFER": "50",
+    "MLX_MAX_OPS_PER_BUFFER": "30",
+    "MLX_MAX_MB_PER_BUFFER": "400",
     "OPENBLAS_THREAD_TIMEOUT": "4",
 }
 
@@ -38,7 +39,7 @@ def test_nothing_is_preloaded_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_nothing_is_preloaded_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only Linux's wheel computes with a slow BLAS, and Metal's buffers are small already."""
+    """Only Linux's wheel computes with a slow BLAS, and Metal's buffers are MLX's to bound."""
     monkeypatch.setattr(sys, "platform", "darwin")
     assert engine_environment({}, preload=True) == {}
 

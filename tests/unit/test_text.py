@@ -170,6 +170,23 @@ def test_a_tool_call_is_read(tokenizer: Any, closing: str) -> None:
     assert call["type"] == "function" and call["id"].startswith("call_")
 
 
+class Lenient(Marked):
+    """One whose parser makes a call of whatever is there."""
+
+    def tool_parser(self, text: str, tools: Any) -> Any:
+        return {"name": "delete", "arguments": {"path": text}}
+
+
+def test_a_call_that_was_cut_is_text(tokenizer: Any) -> None:
+    """A lenient parser would make a call of its half; those before it are calls."""
+    text = JobText(Lenient(tokenizer), ())
+    text.feed(list(b"<tool>/tmp/a</tool><tool>/tm"))
+    text.finish(cut=True)
+    (call,), refused = text.tool_calls(())
+    assert json.loads(call["function"]["arguments"]) == {"path": "/tmp/a"}
+    assert (text.text, refused) == ("/tm", "/tm")
+
+
 def test_two_tool_calls_are_read_apart(tokenizer: Any) -> None:
     """Each with an id of its own."""
     text = JobText(Marked(tokenizer), ())
@@ -179,7 +196,15 @@ def test_two_tool_calls_are_read_apart(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "block", ["not json", "[1, 2]", '"word"', "null", '{"name": null, "arguments": null}']
+    "block",
+    [
+        "not json",
+        "[1, 2]",
+        '"word"',
+        "null",
+        '{"name": null, "arguments": null}',
+        '{"name": "f", "arguments": null}',
+    ],
 )
 def test_a_tool_call_that_cannot_be_read_does_not_raise(tokenizer: Any, block: str) -> None:
     """Whatever the model wrote and its parser made of it, the job still ends with a result."""
@@ -187,6 +212,7 @@ def test_a_tool_call_that_cannot_be_read_does_not_raise(tokenizer: Any, block: s
     shown(text, list(f"<tool>{block}</tool>".encode()))
     calls, refused = text.tool_calls(())
     assert all(isinstance(call["function"]["name"], str) for call in calls)
+    assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in calls)
     assert calls or refused == block
 
 
@@ -195,7 +221,11 @@ def test_a_tool_call_that_cannot_be_read_does_not_raise(tokenizer: Any, block: s
     [
         ("<assistant>", "plan</think>answer", ""),
         ("<assistant><think>", "answer", "plan"),
+        ("<assistant><think>\n\n", "answer", "plan"),
+        ("<assistant><think></think>", "plan</think>answer", ""),
         ("<think>old</think><assistant>", "plan</think>answer", ""),
+        ("<user>what is <think>?<assistant>", "plan</think>answer", ""),
+        ("<user>what is <think>?<assistant><think>", "answer", "plan"),
     ],
 )
 def test_reasoning_that_the_prompt_began_is_not_the_answer(
@@ -212,9 +242,68 @@ class Thinking(Marked):
     """One that finds its marks in tokens, as mlx-lm's wrapper does."""
 
     response_initial_state = None
+    think_start_tokens = tuple(b"<think>")
+
+    def decode(self, tokens: list[int]) -> str:
+        return bytes(tokens).decode()
 
     def rfind_think_start(self, tokens: list[int]) -> int:
         return bytes(tokens).rfind(b"<think>")
 
-    def rfind_think_end(self, tokens: list[int]) -> int:
-        return bytes(tokens).rfind(b"</think>")
+
+def test_one_call_is_enough_where_more_are_not_wanted(tokenizer: Any) -> None:
+    """The answer ends with the first; an undisturbed job and a resumed one alike."""
+    said = list(f"<tool>{json.dumps(CALL)}</tool><tool>{json.dumps(CALL)}</tool>".encode())
+    text = JobText(Marked(tokenizer), (), several_calls=False)
+    assert text.may_stop
+    pieces, stopped = shown(text, said)
+    assert stopped and len(pieces) < len(said)
+    again = JobText(Marked(tokenizer), (), several_calls=False)
+    assert again.feed(said).stopped
+    assert [len(each.tool_calls(())[0]) for each in (text, again)] == [1, 1]
+
+
+def test_a_call_that_nobody_offered_is_text(tokenizer: Any) -> None:
+    """Where the client wants none."""
+    text = JobText(Marked(tokenizer), ())
+    shown(text, list(b'hm <tool>{"name": "a"}</tool>'))
+    assert text.tool_calls(None) == ([], '{"name": "a"}')
+    assert text.text == 'hm {"name": "a"}'
+
+
+@pytest.mark.parametrize("cut", [0, 9, 30, 60])
+def test_marks_in_an_answer_that_has_a_form_are_text(tokenizer: Any, cut: int) -> None:
+    """A schema's string may say them; before the answer begins they are marks, wherever its tokens were interrupted."""
+    said = '{"says": "<think> and <tool>{}</tool>"}'
+    tokens = list(f"<think>so</think>\n{said}".encode())
+    text = JobText(Marked(tokenizer), ["never"], formed=True)
+    pieces = [text.feed(tokens[:cut]).text, *shown(text, tokens[cut:])[0]]
+    assert ("".join(pieces), text.text, text.reasoning) == (f"\n{said}", f"\n{said}", "so")
+    assert text.tool_calls([{}]) == ([], "")
+    called = JobText(Marked(tokenizer), (), formed=True)
+    shown(called, list(f"<tool>{json.dumps(CALL)}</tool>and <tool>{json.dumps(CALL)}</tool>".encode()))
+    assert len(called.tool_calls([{}])[0]) == 2 and called.text == "and "
+
+
+def test_a_bare_call_has_no_marks(tokenizer: Any) -> None:
+    """All of the answer is the call, read as JSON whatever the model's own form is; what was thought before is not."""
+    text = JobText(Marked(tokenizer), (), bare_call=True)
+    pieces, _ = shown(text, list(f"<think>so</think>{json.dumps(CALL)}".encode()))
+    (call,), refused = text.tool_calls(())
+    assert ("".join(pieces), text.text, text.reasoning, refused) == ("", "", "so", "")
+    assert json.loads(call["function"]["arguments"]) == CALL["arguments"]
+    quoting = JobText(Marked(tokenizer), (), bare_call=True, formed=True)
+    shown(quoting, list(json.dumps({"name": "look", "arguments": {"at": "</think><tool>"}}).encode()))
+    (call,), _ = quoting.tool_calls(())
+    assert json.loads(call["function"]["arguments"]) == {"at": "</think><tool>"}
+
+
+def test_a_text_that_goes_on_keeps_the_space_that_begins_it(tokenizer: Any) -> None:
+    """Of a chat's answer it is dropped, as mlx-lm does; what follows a prompt as it stands needs it."""
+    tokens = list(b" time  is")
+    for continues, expected in (False, "time  is"), (True, " time  is"):
+        pieces, _ = shown(JobText(tokenizer, (), continues=continues), tokens)
+        assert "".join(pieces) == expected
+    text = JobText(tokenizer, ["  is"], continues=True)
+    assert shown(text, tokens)[1]
+    assert text.text == " time"
