@@ -184,11 +184,11 @@ def test_an_answer_that_trickles_in_has_the_same_time(raw: list[bytes]) -> None:
 
 def test_a_body_without_an_end_is_not_read_to_it() -> None:
     """The status is what counts: a little is read, for no longer than there is time."""
-    url, listener = answering([b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 65536] * 200], 0.01)
+    url, listener = answering([b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 65536] * 500], 0.01)
     began = time.monotonic()
     with listener:
         assert post(Target.read(url), {}, b"{}", LOOPBACK).status == 200
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(

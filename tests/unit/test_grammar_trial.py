@@ -51,8 +51,8 @@ def test_a_schema_that_would_hold_a_thread_is_refused(schema: Any) -> None:
     error = refusal(schema)
     assert (error.code, error.param) == ("invalid_request", "response_format")
     assert "too complex" in error.message
-    assert seconds_taken(resource.RUSAGE_SELF) - mine < 0.5
-    assert 0.5 < seconds_taken(resource.RUSAGE_CHILDREN) - others < 2
+    assert seconds_taken(resource.RUSAGE_SELF) - mine < 1
+    assert 0.5 < seconds_taken(resource.RUSAGE_CHILDREN) - others < 3
     others = seconds_taken(resource.RUSAGE_CHILDREN)
     assert refusal(schema).message == error.message
     assert seconds_taken(resource.RUSAGE_CHILDREN) == others
