@@ -15,7 +15,7 @@ from scheduler import fleet
 from scheduler.door import Door, stored, wanted
 from scheduler.endings import Endings
 from scheduler.envelope import ENVELOPE_VERSION
-from scheduler.errors import ClientError, gib, so_many
+from scheduler.errors import ClientError
 from scheduler.foresight import Row
 from scheduler.grammar_trial import refuse_ungrammatical
 from scheduler.histories import Histories
@@ -28,7 +28,7 @@ from scheduler.positions import refuse_overlong
 from scheduler.progress import Far
 from scheduler.queue import JobQueue
 from scheduler.record import JobRecord, Meta
-from scheduler.refusals import never_fits, not_served, told_apart
+from scheduler.refusals import AT_ONCE_SECONDS, must_wait, never_fits, not_served, told_apart
 from scheduler.request import JobRequest
 from scheduler.room import urgent
 from scheduler.settings import Settings
@@ -159,7 +159,7 @@ class Lifecycle(Endings):
             raise ClientError("no_worker", reason, retry_after=30)
         if request.on_insufficient_memory == "fail":
             work_tokens = self._work_tokens(request.model, prompt.likely, max_tokens)
-            self._refuse_waiting(workers, request, verdict, work_tokens)
+            self._refuse_waiting(request, verdict, work_tokens)
         rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now, note)
         return replace(rec, webhook=webhook, meta=replace(rec.meta, keyed=key is not None)), workers
 
@@ -244,26 +244,15 @@ class Lifecycle(Endings):
             raise never_fits("this job", least.need_bytes, least.limit_bytes)
         return judge(workers, model, Row(prompt.likely, max_tokens))
 
-    def _refuse_waiting(
-        self, workers: Sequence[WorkerView], request: JobRequest, verdict: Verdict, work_tokens: int
-    ) -> None:
+    def _refuse_waiting(self, request: JobRequest, verdict: Verdict, work_tokens: int) -> None:
         """Refuse a job that would rather fail than wait: it could start behind all that comes before it."""
-        loaded = [view for view in workers if request.model in view.cards]
-        free = max((view.headroom_bytes for view in loaded), default=0)
         outlook = self.outlook()
         jobs = sum(outlook.waiting[each][0] for each in urgent(request.priority) if each in outlook.waiting)
-        weights = min((view.cards[request.model].weights_bytes for view in loaded), default=0)
-        need = verdict.need_bytes - weights
-        if jobs or need > free or not loaded:
-            job = Wanted(request.model, request.priority, work_tokens, verdict.need_bytes)
-            raise ClientError(
-                "insufficient_memory",
-                f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free, "
-                f"and {so_many(jobs, 'job')} that {'waits comes' if jobs == 1 else 'wait come'} first",
-                retry_after=told_apart(outlook.start_seconds(job, jobs)),
-                estimated_bytes=need,
-                limit_bytes=free,
-            )
+        error = must_wait(
+            Wanted(request.model, request.priority, work_tokens, verdict.need_bytes), outlook, jobs
+        )
+        if error is not None:
+            raise error
 
     def _work_tokens(self, model: str, prompt_tokens: int, max_tokens: int) -> int:
         """A job's prompt, and its answer as long as the model's are on average."""
@@ -279,6 +268,10 @@ class Lifecycle(Endings):
         now: float,
         note: Mapping[str, Any] | None,
     ) -> JobRecord:
+        patience = request.queue_timeout or None
+        at_once = request.on_insufficient_memory == "fail" and (patience or math.inf) > AT_ONCE_SECONDS
+        if at_once:
+            patience = AT_ONCE_SECONDS
         meta = Meta(
             model=request.model,
             priority=request.priority,
@@ -286,7 +279,8 @@ class Lifecycle(Endings):
             work_tokens=self._work_tokens(request.model, prompt_tokens, max_tokens),
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
-            queue_deadline=now + request.queue_timeout if request.queue_timeout else None,
+            queue_deadline=now + patience if patience else None,
+            at_once=at_once,
             seed=secrets.randbits(63) if request.seed is None else request.seed,
             estimated_bytes=verdict.need_bytes or None,
             budget_bytes=verdict.limit_bytes or None,

@@ -86,6 +86,8 @@ class Meta:
     """Whether a client was sent output: such a job stays in progress on the wire while it waits again."""
     ended_as: str | None = None
     queue_deadline: float | None = None
+    at_once: bool = False
+    """Whether that deadline is there because it would rather fail than wait."""
     sheds: int = 0
     preemptions: int = 0
     """How often it was put back to make room for an interactive job."""
@@ -240,9 +242,7 @@ class JobRecord:
         if not meta.attempt or self.wire_state is State.QUEUED:
             return None
         whole = completion_of(self.outcome.result) if self.outcome else None
-        made = (
-            whole.tokens if whole else max(0, meta.made_tokens)
-        )  # an earlier release counts no last attempt
+        made = whole.tokens if whole else max(0, meta.made_tokens)  # earlier releases count no last attempt
         then = Far(max(0, meta.prompt_tokens), 0, made, rate(made, meta.first_token_at, meta.ended_at))
         running = self.state is State.IN_PROGRESS
         return progress(far or then, self.created_at, meta.first_token_at, running=running)

@@ -7,11 +7,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from scheduler.door import wanted
-from scheduler.errors import ClientError, gib
+from scheduler.errors import ClientError, gib, so_many
 from scheduler.job import State
 from scheduler.outcome import Outcome
-from scheduler.outlook import Outlook
+from scheduler.outlook import Outlook, Wanted
 from scheduler.record import JobRecord
+
+AT_ONCE_SECONDS: Final = 2.0
+"""Within which a job starts that would rather fail than wait. A worker that has room takes it in a few milliseconds; what
+was known of the workers when it came may have been half a second old, and another may have had that room since."""
 
 _JITTER: Final = 1.2
 
@@ -23,12 +27,45 @@ _LONGEST_NAME: Final = 256
 
 def overdue_outcome(rec: JobRecord, outlook: Outlook) -> Outcome:
     """How a job ends that waited longer than it was willing to."""
+    job = wanted(rec)
     waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
-    seconds = told_apart(outlook.start_seconds(wanted(rec)))
-    error = ClientError(
-        "queue_timeout", f"the job had not started within {round(waited, 3):g} s", retry_after=seconds
-    )
+    late = f"had not started within {round(waited, 3):g} s"
+    if rec.meta.at_once:
+        error = no_room_now(job, outlook, f"it {late}")
+    else:
+        seconds = told_apart(outlook.start_seconds(job))
+        error = ClientError("queue_timeout", f"the job {late}", retry_after=seconds)
     return Outcome(State.FAILED, error=error.body())
+
+
+def must_wait(job: Wanted, outlook: Outlook, ahead_jobs: int) -> ClientError | None:
+    """What to tell a job that would rather fail than wait, behind so many others; None where it could start now."""
+    loaded, need, free = _room(job, outlook)
+    if loaded and not ahead_jobs and need <= free:
+        return None
+    comes = "waits comes" if ahead_jobs == 1 else "wait come"
+    return no_room_now(job, outlook, f"{so_many(ahead_jobs, 'job')} that {comes} first", ahead_jobs)
+
+
+def no_room_now(job: Wanted, outlook: Outlook, why: str, ahead_jobs: int | None = None) -> ClientError:
+    """That a job would have to wait, though it would rather not; None ahead: all of its class."""
+    _, need, free = _room(job, outlook)
+    return ClientError(
+        "insufficient_memory",
+        f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free, and {why}",
+        retry_after=told_apart(outlook.start_seconds(job, ahead_jobs)),
+        estimated_bytes=need,
+        limit_bytes=free,
+    )
+
+
+def _room(job: Wanted, outlook: Outlook) -> tuple[bool, int, int]:
+    """Whether a worker that takes a job has its model loaded; bytes it needs beside that; most that such a one has free."""
+    takers = [each for each in outlook.workers if each.takes(job.model, job.priority, job.version)]
+    loaded = [each for each in takers if job.model in each.cards]
+    weights = min((each.cards[job.model].weights_bytes for each in loaded), default=0)
+    free = max((each.headroom_bytes for each in loaded), default=0)
+    return bool(loaded), max(0, job.estimated_bytes - weights), free
 
 
 def told_apart(seconds: float) -> float:

@@ -18,6 +18,7 @@ from scheduler.lifecycle import Lifecycle
 from scheduler.owner import owner_of
 from scheduler.queue import JOB_FUNCTION
 from scheduler.reasons import Reason
+from scheduler.refusals import AT_ONCE_SECONDS
 from scheduler.request import read_request
 from scheduler.settings import load
 from tests.conftest import MODEL
@@ -213,6 +214,30 @@ def test_a_job_that_would_rather_fail_does_not_wait(
     worker.claim(urgent)
     worker.claim(rec)
     ask(lifecycle, on_insufficient_memory="fail")
+
+
+def test_a_job_that_would_rather_fail_and_lost_its_room_to_another_ends_soon(
+    lifecycle: Lifecycle, worker: PretendWorker, clock: Clock
+) -> None:
+    """It was accepted onto memory that a job had by then; one that ran once goes on as others do."""
+    begun = ask(lifecycle, on_insufficient_memory="fail")
+    held = worker.claim(begun)
+    rec, brief = (
+        ask(lifecycle, on_insufficient_memory="fail", priority=name, queue_timeout=seconds)
+        for name, seconds in (("standard", 60), ("interactive", 1.5))
+    )
+    worker.holding.send([worker.holding.put_back(held, Reason.MEMORY)], [held])
+    clock.now += AT_ONCE_SECONDS - 0.1
+    assert lifecycle.end_overdue() == [brief]
+    clock.now += 0.2
+    assert lifecycle.end_overdue() == [rec]
+    errors = [outcome.error for each in (brief, rec) if (outcome := lifecycle.get(each).outcome)]
+    assert [error and error["code"] for error in errors] == ["queue_timeout", "insufficient_memory"]
+    assert errors[1] is not None
+    assert errors[1]["message"].endswith("and it had not started within 2 s")
+    assert errors[1]["estimated_bytes"] > 0 < errors[1]["retry_after"]
+    clock.now += 3600
+    assert lifecycle.end_overdue() == []
 
 
 def test_the_place_counts_every_more_urgent_class(lifecycle: Lifecycle, submit: Submit) -> None:
