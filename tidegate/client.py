@@ -154,6 +154,13 @@ class Client:
             tries += 1
             try:
                 for event in self._events(job_id, reader, outage):
+                    if event.name == "message":
+                        continue  # `[DONE]`, behind an outage: jobs' own events have names
+                    self._objects(
+                        f"/v1/jobs/{job_id}/stream",
+                        [event.json()],
+                        *(("id", "status") * (event.name in TERMINAL)),
+                    )
                     yield event
                     if event.name in TERMINAL:
                         return

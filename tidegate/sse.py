@@ -24,8 +24,11 @@ class ServerSentEvent:
     id: str | None
 
     def json(self) -> Any:
-        """The data, decoded."""
-        return json.loads(self.data)
+        """The data, decoded; None where it is not JSON."""
+        try:
+            return json.loads(self.data)
+        except (ValueError, RecursionError):
+            return None
 
 
 class EventReader:

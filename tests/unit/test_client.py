@@ -157,6 +157,22 @@ def test_a_stream_outlasts_an_api_that_is_started_anew(script: Script) -> None:
     assert lost == [1, 14]
 
 
+def test_an_outage_that_a_stream_tells_of_is_waited_out(script: Script) -> None:
+    """An event that is no job's, and `[DONE]`, which is not JSON."""
+    outage = b'event: error\ndata: {"error": {"code": "store_unavailable"}}\n\ndata: [DONE]\n\n'
+    script.answers = [(200, outage), (200, COMPLETED)]
+    with Client(script.url) as client:
+        assert [event.name for event in client.stream("job_1")] == ["error", "completed"]
+
+
+@pytest.mark.parametrize("data", [b"{", b"[" * 100_000, b"[]", b"{}", b'{"id": "job_1"}'])
+def test_an_end_that_is_none_of_ours_is_told_from_one(script: Script, data: bytes) -> None:
+    """Whatever it is: one line, no traceback."""
+    script.answers = [(200, b"event: completed\ndata: %b\n\n" % data)]
+    with Client(script.url) as client, pytest.raises(ApiUnreachable, match="is it tidegate"):
+        list(client.stream("job_1"))
+
+
 def test_a_stream_from_nowhere_is_not_waited_for() -> None:
     """An API that never answered is not one that went away."""
     with Client("http://127.0.0.1:1") as client, pytest.raises(ApiUnreachable, match="tidegate up"):
