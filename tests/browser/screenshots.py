@@ -107,7 +107,7 @@ def without_a_worker(camera: Camera) -> None:
 
 
 def make_history(stack: Stack) -> None:
-    """Work as it comes: some jobs beside each other, longer and shorter, and once memory that runs out."""
+    """Work as it comes: some jobs beside each other, longer and shorter, some cancelled."""
     end = time.monotonic() + HISTORY_SECONDS
     sizes = (3000, 700, 9000, 1500, 400, 5000)
     made = 0
@@ -229,8 +229,9 @@ def main(folder: Path) -> None:
         without_a_worker(camera)
         stack.start_worker()
         make_history(stack)
-        jobs(camera)
         tides(camera)
+        stack.cancel_all()
+        jobs(camera)
         shut(camera)
         stack.cancel_all()
 
