@@ -52,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what is measured of small models is kept: each is measured once."""
+    return tmp_path_factory.mktemp("cards")
+
+
+@pytest.fixture(scope="session")
 def valkey_url() -> Iterator[str]:
     """A real server for the whole session; its folder's name is short, as a socket's address must be."""
     with tempfile.TemporaryDirectory(prefix="tg-") as folder, valkey(Path(folder)) as (url, _):

@@ -270,13 +270,21 @@ class Site:
 
 
 @contextmanager
-def a_site(models: dict[str, Path], **settings: Any) -> Iterator[Site]:
-    """A place of its own: a server and a folder, whose name is short, as a socket's address must be."""
+def a_site(models: dict[str, Path], *, cards: Path | None = None, **settings: Any) -> Iterator[Site]:
+    """A place of its own: a server and a folder, whose name is short, as a socket's address must be.
+
+    Args:
+        models: what is served, by name.
+        cards: where what is measured of them is kept for other places; None: it goes with this one.
+        settings: of all its workers.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="tg-") as name,
         valkey(Path(name)) as (url, _),
         Redis.from_url(url) as connection,
     ):
+        if cards is not None:
+            Path(name, "cards").symlink_to(cards)
         yield Site(url, connection, Path(name), models, settings)
 
 

@@ -15,12 +15,6 @@ from tests.e2e.whole import WEBHOOK_SECRET, Whole, whole
 
 
 @pytest.fixture(scope="package")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the small model's measurements are kept, which both take: it is measured once."""
-    return tmp_path_factory.mktemp("cards")
-
-
-@pytest.fixture(scope="package")
 def running(cards: Path) -> Iterator[Whole]:
     """A whole tidegate; its folder's name is short, as a socket's address must be."""
     with tempfile.TemporaryDirectory(prefix="tg-") as name, whole(Path(name), cards=cards) as made:

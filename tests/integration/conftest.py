@@ -33,8 +33,8 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(tiny_model: Path) -> Iterator[Site]:
+def site(tiny_model: Path, cards: Path) -> Iterator[Site]:
     """A server and a folder of the module's own; once all its workers are gone, nothing leaked."""
-    with a_site({"tiny": tiny_model}) as made:
+    with a_site({"tiny": tiny_model}, cards=cards) as made:
         yield made
         assert leaks(made.connection) == []

@@ -84,9 +84,9 @@ def test_a_second_worker_without_room_fails_to_start(site: Site, whole: int) -> 
         assert site.text(site.submit(max_tokens=3))
 
 
-def test_tidegate_up_ends_with_who_holds_what(tiny_model: Path) -> None:
+def test_tidegate_up_ends_with_who_holds_what(tiny_model: Path, cards: Path) -> None:
     """Its worker finds no room: the reason is the last line."""
-    with a_site({"tiny": tiny_model}) as site, site.worker(queues=["batch"]) as holder:
+    with a_site({"tiny": tiny_model}, cards=cards) as site, site.worker(queues=["batch"]) as holder:
         done = subprocess.run(
             [sys.executable, "-m", "tidegate", "up", "--once", "--port", "0"],
             env=site.environment(data_dir=site.folder / "up"),

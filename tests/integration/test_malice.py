@@ -27,9 +27,9 @@ LEFT: Final = frozenset(
 
 
 @pytest.fixture(scope="module")
-def house(tiny_model: Path) -> Iterator[Site]:
+def house(tiny_model: Path, cards: Path) -> Iterator[Site]:
     """A server and a folder, where the model is measured once."""
-    with a_site({"tiny": tiny_model}) as made:
+    with a_site({"tiny": tiny_model}, cards=cards) as made:
         yield made
 
 

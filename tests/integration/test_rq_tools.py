@@ -89,10 +89,14 @@ def board() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def seen(tiny_model: Path, board: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def seen(
+    tiny_model: Path, cards: Path, board: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Seen]:
     """The engine stands still from its first token on: what is seen does not change while it is looked at."""
     with (
-        a_site({"tiny": tiny_model}, max_batch=1, progress_timeout=900, lease_seconds=60) as site,
+        a_site(
+            {"tiny": tiny_model}, cards=cards, max_batch=1, progress_timeout=900, lease_seconds=60
+        ) as site,
         serve(site.url, tmp_path_factory.mktemp("api"), f"tiny={tiny_model}") as url,
         httpx.Client(base_url=url, timeout=30) as api,
         site.worker("--maintenance-interval", "1") as worker,  # ten minutes are RQ's own

@@ -35,14 +35,16 @@ class Traced:
 
 
 @pytest.fixture(scope="module")
-def traced(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+def traced(tiny_model: Path, cards: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     """A job whose client has a trace, whose API ends before it runs, and whose worker is killed; then one by a
     plain RQ worker, which runs it in a forked horse.
     """
     with (
         pytest.MonkeyPatch.context() as patch,
         collector() as made,
-        a_site({"tiny": tiny_model}, traces_endpoint=made.url, lease_seconds=2, memory_budget="1GiB") as site,
+        a_site(
+            {"tiny": tiny_model}, cards=cards, traces_endpoint=made.url, lease_seconds=2, memory_budget="1GiB"
+        ) as site,
     ):
         for name, value in SOON.items():
             patch.setenv(name, value)

@@ -341,9 +341,9 @@ def test_a_silent_engine_is_replaced(site: Site) -> None:
         assert site.get(job_id).meta.attempt == 2
 
 
-def test_a_server_that_goes_away_for_a_while_loses_nothing(tiny_model: Path) -> None:
+def test_a_server_that_goes_away_for_a_while_loses_nothing(tiny_model: Path, cards: Path) -> None:
     """Stopped in mid-stream for three seconds: the worker waits, then goes on where it was."""
-    with a_site({"tiny": tiny_model}) as site, site.worker() as worker:
+    with a_site({"tiny": tiny_model}, cards=cards) as site, site.worker() as worker:
         calm = site.text(site.submit("away", max_tokens=600))
         job_id = site.submit("away", max_tokens=600)
         site.until_tokens([job_id], 20)
