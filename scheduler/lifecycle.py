@@ -30,7 +30,6 @@ from scheduler.queue import JobQueue
 from scheduler.record import JobRecord, Meta
 from scheduler.refusals import AT_ONCE_SECONDS, must_wait, never_fits, not_served, told_apart
 from scheduler.request import JobRequest
-from scheduler.room import urgent
 from scheduler.settings import Settings
 from scheduler.standing import Standing
 from scheduler.tally import started_by
@@ -142,7 +141,6 @@ class Lifecycle(Endings):
         key = self.keys.of_owner(owner)
         if key is not None:
             key.insist(request.model, request.priority)
-        now = round(self._clock(), 6)  # as RQ keeps it: microseconds
         views = self.views()
         served = self._sources.union(*(view.served for view in views))
         if request.model not in served:
@@ -160,6 +158,7 @@ class Lifecycle(Endings):
         if request.on_insufficient_memory == "fail":
             work_tokens = self._work_tokens(request.model, prompt.likely, max_tokens)
             self._refuse_waiting(request, verdict, work_tokens)
+        now = round(self._clock(), 6)  # as RQ keeps it: microseconds
         rec = self._new_record(request, owner, prompt.likely, max_tokens, verdict, now, note)
         return replace(rec, webhook=webhook, meta=replace(rec.meta, keyed=key is not None)), workers
 
@@ -246,11 +245,8 @@ class Lifecycle(Endings):
 
     def _refuse_waiting(self, request: JobRequest, verdict: Verdict, work_tokens: int) -> None:
         """Refuse a job that would rather fail than wait: it could start behind all that comes before it."""
-        outlook = self.outlook()
-        jobs = sum(outlook.waiting[each][0] for each in urgent(request.priority) if each in outlook.waiting)
-        error = must_wait(
-            Wanted(request.model, request.priority, work_tokens, verdict.need_bytes), outlook, jobs
-        )
+        job = Wanted(request.model, request.priority, work_tokens, verdict.need_bytes)
+        error = must_wait(job, self.outlook())
         if error is not None:
             raise error
 

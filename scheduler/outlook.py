@@ -55,7 +55,7 @@ class Outlook:
 
     def start_seconds(self, job: Wanted, ahead_jobs: int | None = None) -> float:
         """Seconds until a job starts behind so many others; None: behind all of its class."""
-        ahead = self._ahead(job.priority).jobs if ahead_jobs is None else ahead_jobs
+        ahead = self.jobs_ahead(job.priority) if ahead_jobs is None else ahead_jobs
         return self.of_job(job).own(ahead)
 
     def turn(self, priority: str, owned: tuple[int, int]) -> Work:
@@ -74,6 +74,10 @@ class Outlook:
         )
         more_urgent = self._ahead(priority).plus((-jobs, -tokens))
         return more_urgent.plus(own).plus(before)
+
+    def jobs_ahead(self, priority: str) -> int:
+        """How many jobs wait in a class and in those before it."""
+        return self._ahead(priority).jobs
 
     def _ahead(self, priority: str) -> Work:
         return total(self.waiting[name] for name in urgent(priority) if name in self.waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from scheduler.door import wanted
@@ -12,10 +12,11 @@ from scheduler.job import State
 from scheduler.outcome import Outcome
 from scheduler.outlook import Outlook, Wanted
 from scheduler.record import JobRecord
+from scheduler.verdict import WorkerView
 
 AT_ONCE_SECONDS: Final = 2.0
 """Within which a job starts that would rather fail than wait. A worker that has room takes it in a few milliseconds; what
-was known of the workers when it came may have been half a second old, and another may have had that room since."""
+was known of the workers when it came may have been a second old, and another may have had that room since."""
 
 _JITTER: Final = 1.2
 
@@ -29,27 +30,32 @@ def overdue_outcome(rec: JobRecord, outlook: Outlook) -> Outcome:
     """How a job ends that waited longer than it was willing to."""
     job = wanted(rec)
     waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
+    others = max(0, outlook.jobs_ahead(job.priority) - 1)  # itself waits as well
     late = f"had not started within {round(waited, 3):g} s"
     if rec.meta.at_once:
-        error = no_room_now(job, outlook, f"it {late}")
+        error = _no_room_now(job, outlook, others, f"it {late}")
     else:
-        seconds = told_apart(outlook.start_seconds(job))
+        seconds = told_apart(outlook.start_seconds(job, others))
         error = ClientError("queue_timeout", f"the job {late}", retry_after=seconds)
     return Outcome(State.FAILED, error=error.body())
 
 
-def must_wait(job: Wanted, outlook: Outlook, ahead_jobs: int) -> ClientError | None:
-    """What to tell a job that would rather fail than wait, behind so many others; None where it could start now."""
-    loaded, need, free = _room(job, outlook)
-    if loaded and not ahead_jobs and need <= free:
+def must_wait(job: Wanted, outlook: Outlook) -> ClientError | None:
+    """What to tell a new job that would rather fail than wait; None where it could start now, as far as is known."""
+    ahead, loaded = outlook.jobs_ahead(job.priority), _loaded(job, outlook)
+    placed = any(len(each.seconds_to_free) < each.max_batch for each in loaded)
+    need, free = _room(job, loaded)
+    if loaded and placed and not ahead and need <= free:
         return None
-    comes = "waits comes" if ahead_jobs == 1 else "wait come"
-    return no_room_now(job, outlook, f"{so_many(ahead_jobs, 'job')} that {comes} first", ahead_jobs)
+    if loaded and not placed:
+        why = "every place beside the running jobs is taken"
+    else:
+        why = f"{so_many(ahead, 'job')} that {'waits comes' if ahead == 1 else 'wait come'} first"
+    return _no_room_now(job, outlook, ahead, why)
 
 
-def no_room_now(job: Wanted, outlook: Outlook, why: str, ahead_jobs: int | None = None) -> ClientError:
-    """That a job would have to wait, though it would rather not; None ahead: all of its class."""
-    _, need, free = _room(job, outlook)
+def _no_room_now(job: Wanted, outlook: Outlook, ahead_jobs: int, why: str) -> ClientError:
+    need, free = _room(job, _loaded(job, outlook))
     return ClientError(
         "insufficient_memory",
         f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free, and {why}",
@@ -59,13 +65,16 @@ def no_room_now(job: Wanted, outlook: Outlook, why: str, ahead_jobs: int | None 
     )
 
 
-def _room(job: Wanted, outlook: Outlook) -> tuple[bool, int, int]:
-    """Whether a worker that takes a job has its model loaded; bytes it needs beside that; most that such a one has free."""
-    takers = [each for each in outlook.workers if each.takes(job.model, job.priority, job.version)]
-    loaded = [each for each in takers if job.model in each.cards]
+def _loaded(job: Wanted, outlook: Outlook) -> list[WorkerView]:
+    """The workers that take a job and have its model in memory, as its model's jobs find them."""
+    takers = (each for each in outlook.workers if each.takes(job.model, job.priority, job.version))
+    return [each.as_for(job.model) for each in takers if job.model in each.cards]
+
+
+def _room(job: Wanted, loaded: Sequence[WorkerView]) -> tuple[int, int]:
+    """Bytes that a job needs beside its model's weights, and the most that one of these workers has free."""
     weights = min((each.cards[job.model].weights_bytes for each in loaded), default=0)
-    free = max((each.headroom_bytes for each in loaded), default=0)
-    return bool(loaded), max(0, job.estimated_bytes - weights), free
+    return max(0, job.estimated_bytes - weights), max((each.headroom_bytes for each in loaded), default=0)
 
 
 def told_apart(seconds: float) -> float:

@@ -154,19 +154,12 @@ class Client:
             tries += 1
             try:
                 for event in self._events(job_id, reader, outage):
-                    if event.name == "message":
-                        continue  # `[DONE]`, behind an outage: jobs' own events have names
-                    self._objects(
-                        f"/v1/jobs/{job_id}/stream",
-                        [event.json()],
-                        *(("id", "status") * (event.name in TERMINAL)),
-                    )
                     yield event
                     if event.name in TERMINAL:
                         return
                 problem = "the stream ended before the job did"
             except (httpx.TransportError, ApiUnreachable) as error:
-                self._raise_if_never_there(error, tries)
+                self._raise_if_no_use(error, tries)
                 problem = str(error) or type(error).__name__
             except ClientError as error:
                 if not error.row.retryable:
@@ -193,12 +186,16 @@ class Client:
                     outage.over()
                 for event in reader.feed(chunk):
                     outage.over()
+                    if event.name == "message":
+                        continue  # `[DONE]`, behind an outage: jobs' own events have names
+                    if not _is_ours(event):
+                        raise self._other(path)
                     yield event
 
-    def _raise_if_never_there(self, error: Exception, tries: int) -> None:
+    def _raise_if_no_use(self, error: Exception, tries: int) -> None:
         if tries == 1 and isinstance(error, httpx.ConnectError):
             raise self._nothing_answers(error) from error
-        if tries == 1 and isinstance(error, ApiUnreachable):
+        if isinstance(error, ApiUnreachable) and (tries == 1 or error.for_good):
             raise error
 
     def _nothing_answers(self, error: Exception) -> ApiUnreachable:
@@ -237,13 +234,20 @@ class Client:
 
     def _other(self, path: str) -> ApiUnreachable:
         """Another server has the port, as OpenAI's paths are many servers'."""
-        return ApiUnreachable(f"{self.url}{path} did not answer as tidegate does: is it tidegate?")
+        why = f"{self.url}{path} did not answer as tidegate does: is it tidegate?"
+        return ApiUnreachable(why, for_good=True)
 
 
 def client_here() -> Client:
     """Of the API that the command line and the settings name."""
     context = click.get_current_context()
     return Client(context.meta["url"], key=context.obj.api_key)
+
+
+def _is_ours(event: ServerSentEvent) -> bool:
+    """Whether an event is one that tidegate writes; a job's last one has the job."""
+    said = event.json()
+    return isinstance(said, dict) and (event.name not in TERMINAL or {"id", "status"} <= said.keys())
 
 
 def raise_if_error(answer: httpx.Response) -> None:

@@ -17,7 +17,16 @@ class ProcessFailed(TidegateError):
 
 
 class ApiUnreachable(TidegateError):
-    """The API does not answer, or what answers is not tidegate's API."""
+    """The API does not answer, or what answers is not tidegate's API.
+
+    Args:
+        message: what is wrong.
+        for_good: whether to ask again is no use.
+    """
+
+    def __init__(self, message: str, *, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.for_good = for_good
 
 
 class UrlInvalid(TidegateError):

@@ -23,7 +23,9 @@ PHONE: Final[dict[str, Any]] = {
 RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 MOST_STOPS: Final = 80
 FULL_LEGEND: Final = """
-    for (const row of document.querySelectorAll('.legend > div')) {
+    const rows = document.querySelectorAll('.legend > div');
+    if (!rows.length) throw Error('no gauge');
+    for (const row of rows) {
         row.hidden = false;
         row.lastChild.textContent = '1,023.9 MiB';
     }

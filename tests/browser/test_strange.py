@@ -251,3 +251,20 @@ def test_a_link_to_the_form_leads_there(seen: Seen, stack: Stack) -> None:
     seen.page.goto(f"{stack.url}/#try")
     seen.until_live()
     expect(seen.page.locator("#try")).to_be_in_viewport()
+
+
+def test_a_job_that_was_not_begun_is_not_said_to_have_run_out(seen: Seen) -> None:
+    """It would rather fail than wait, and another had the room first: what was free, and what it needs beside weights."""
+    error = {
+        "code": "insufficient_memory",
+        "status": 503,
+        "message": "insufficient memory now: the job needs 0.05 GiB, 5 GiB are free, and it had not started within 2 s",
+        "estimated_bytes": 50 << 20,
+        "limit_bytes": 5 << 30,
+        "retry_after": 65,
+    }
+    tell(seen, "", status="failed", started_at=None, attempt=0, progress=None, error=error)
+    shown = seen.error("insufficient_memory")
+    expect(shown).to_contain_text("No room for it now")
+    expect(shown).to_contain_text(re.compile(r"beside the weights\s*50\.0 MiB.*free now\s*5\.0 GiB"))
+    expect(shown).not_to_contain_text(re.compile("ran out|smaller budget"))

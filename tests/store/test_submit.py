@@ -13,6 +13,7 @@ from rq.serializers import JSONSerializer
 
 from scheduler.bookings import BOOKINGS_KEY
 from scheduler.errors import ClientError
+from scheduler.fleet import RunningReport
 from scheduler.job import PRIORITIES, State
 from scheduler.lifecycle import Lifecycle
 from scheduler.owner import owner_of
@@ -22,7 +23,7 @@ from scheduler.refusals import AT_ONCE_SECONDS
 from scheduler.request import read_request
 from scheduler.settings import load
 from tests.conftest import MODEL
-from tests.pretend_worker import CARD, PretendWorker
+from tests.pretend_worker import CARD, GIB, PretendWorker
 from tests.store.conftest import Clock, Submit
 from tests.store.looking import kinds, rq_view, snapshot
 
@@ -44,6 +45,11 @@ def ask(lifecycle: Lifecycle, owner: str = "", **fields: Any) -> str:
     """Submit a job of eleven tokens."""
     body = {"model": MODEL, "prompt": "hi", "max_tokens": 10} | fields
     return lifecycle.submit(read_request(body), owner).id
+
+
+def running(tokens: int) -> RunningReport:
+    """A job that still makes so many."""
+    return RunningReport("job_1", MODEL, reserved_bytes=1, remaining_tokens=tokens)
 
 
 def refused(lifecycle: Lifecycle, owner: str = "", **fields: Any) -> ClientError:
@@ -235,9 +241,45 @@ def test_a_job_that_would_rather_fail_and_lost_its_room_to_another_ends_soon(
     assert [error and error["code"] for error in errors] == ["queue_timeout", "insufficient_memory"]
     assert errors[1] is not None
     assert errors[1]["message"].endswith("and it had not started within 2 s")
-    assert errors[1]["estimated_bytes"] > 0 < errors[1]["retry_after"]
+    assert errors[1]["limit_bytes"] == GIB - CARD.weights_bytes > errors[1]["estimated_bytes"] > 0
     clock.now += 3600
     assert lifecycle.end_overdue() == []
+
+
+def test_a_job_that_would_rather_fail_needs_a_place_as_well(
+    lifecycle: Lifecycle, worker: PretendWorker
+) -> None:
+    """Memory is free, and the batch is full; it is told when its first job ends."""
+    worker.report(max_batch=2, tokens_per_second=20.0, running=(running(600), running(900)))
+    error = refused(lifecycle, on_insufficient_memory="fail")
+    assert error.message.endswith("and every place beside the running jobs is taken")
+    assert 60 <= error.retry_after <= 80
+
+
+def test_who_waited_too_long_is_not_told_to_wait_for_itself(
+    lifecycle: Lifecycle, worker: PretendWorker, clock: Clock
+) -> None:
+    """Alone in the queue it comes next, when the running job ends."""
+    rec = ask(lifecycle, on_insufficient_memory="fail")
+    clock.now += AT_ONCE_SECONDS + 0.1
+    worker.report(max_batch=1, tokens_per_second=10.0, running=(running(600),))
+    assert lifecycle.end_overdue() == [rec]
+    outcome = lifecycle.get(rec).outcome
+    assert outcome is not None and outcome.error is not None
+    assert 60 <= outcome.error["retry_after"] <= 80
+
+
+def test_the_seconds_begin_when_a_job_comes_in(
+    lifecycle: Lifecycle, worker: PretendWorker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its form was tried before."""
+
+    def try_long(_: object) -> None:
+        clock.now += 2 * AT_ONCE_SECONDS
+
+    monkeypatch.setattr("scheduler.lifecycle.refuse_ungrammatical", try_long)
+    rec = ask(lifecycle, on_insufficient_memory="fail")
+    assert lifecycle.get(rec).state is State.QUEUED
 
 
 def test_the_place_counts_every_more_urgent_class(lifecycle: Lifecycle, submit: Submit) -> None:

@@ -165,12 +165,22 @@ def test_an_outage_that_a_stream_tells_of_is_waited_out(script: Script) -> None:
         assert [event.name for event in client.stream("job_1")] == ["error", "completed"]
 
 
-@pytest.mark.parametrize("data", [b"{", b"[" * 100_000, b"[]", b"{}", b'{"id": "job_1"}'])
-def test_an_end_that_is_none_of_ours_is_told_from_one(script: Script, data: bytes) -> None:
-    """Whatever it is: one line, no traceback."""
-    script.answers = [(200, b"event: completed\ndata: %b\n\n" % data)]
+@pytest.mark.parametrize("before", [[], [(200, DELTA % (1, b"Pa"))]], ids=["at once", "later"])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        *((b"completed", data) for data in (b"{", b"[" * 100_000, b"[]", b"{}", b'{"id": "job_1"}')),
+        *((b"delta", data) for data in (b"{", b"[" * 100_000, b"[]", b"null")),
+    ],
+)
+def test_an_event_that_is_none_of_ours_is_told_from_one(
+    script: Script, name: bytes, data: bytes, before: list[tuple[int, bytes]]
+) -> None:
+    """Whatever it is and whenever it comes: one line, no traceback, and no more tries."""
+    script.answers = [*before, *[(200, b"event: %b\ndata: %b\n\n" % (name, data))] * 2]
     with Client(script.url) as client, pytest.raises(ApiUnreachable, match="is it tidegate"):
         list(client.stream("job_1"))
+    assert len(script.seen) == len(before) + 1
 
 
 def test_a_stream_from_nowhere_is_not_waited_for() -> None:

@@ -34,6 +34,11 @@ const CODES = {
     "The form said that it must not wait: what is free is too little, or others that wait come first. Nothing was queued.",
     "Try again when the time below is over, or let it wait.",
   ],
+  not_begun: [
+    "No room for it now",
+    "It was sent so that it does not wait, and no worker began it within two seconds: another had the room first.",
+    "Try again when the time below is over, or let it wait.",
+  ],
   memory_never_fits: [
     "It fits no worker",
     "No worker here could ever hold this job, not even alone: waiting would not help.",
@@ -76,12 +81,14 @@ const CODES = {
 /**
  * An error for people.
  * @param {{code?: string, message?: string}} error the API's error object
- * @param {boolean} refused whether it was refused before there was a job; otherwise a job ended of it
+ * @param {"refused"|"not_begun"|"begun"} when there was no job yet, it was not begun, or it was
  * @returns {{title: string, words: string, advice: string, numbers: [string, string][]}}
  */
-export function explain(error, refused = false) {
+export function explain(error, when = "begun") {
   const short = error.code === "insufficient_memory";
-  let [title, words, advice] = CODES[short && refused ? "refused_for_now" : error.code] ?? ["It failed", "The server says why below.", ""];
+  const refused = when !== "begun";
+  const now = when === "refused" ? "refused_for_now" : "not_begun";
+  let [title, words, advice] = CODES[short && refused ? now : error.code] ?? ["It failed", "The server says why below.", ""];
   if (short && !refused && error.estimated_bytes <= error.limit_bytes) {
     words += " The budget had room for what it needs; the machine gave less than its budget.";
     advice = "Try again when other programs on that machine use less memory, or give the worker a smaller budget.";

@@ -148,7 +148,7 @@ export function openJob(id, page) {
     timeline.update(story.steps(job));
     memory.update(job);
     asked.update(job.request);
-    fill(trouble, job.error && ended && job.status !== "cancelled" ? (trouble.firstChild ?? errorCard(job.error)) : null);
+    fill(trouble, job.error && ended && job.status !== "cancelled" ? (trouble.firstChild ?? errorCard(job)) : null);
     if (before !== undefined && before !== job.status && ended) announce(endWords(job));
   }
 
@@ -241,8 +241,8 @@ function endWords({ status, result, progress, started_at: from, completed_at: to
   return [STATUS_WORDS[status], [tokens, took].filter(Boolean).join(" ")].filter(Boolean).join(": ");
 }
 
-function errorCard(error) {
-  const { title, words, advice, numbers } = explain(error);
+function errorCard({ error, started_at: startedAt }) {
+  const { title, words, advice, numbers } = explain(error, isNumber(startedAt) ? "begun" : "not_begun");
   return el("section", { class: "card trouble", data: { error: error.code }, "aria-labelledby": "error-title" },
     el("h2", { id: "error-title", text: title }),
     el("p", { text: words }),

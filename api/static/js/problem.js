@@ -11,7 +11,7 @@ import { forgetKey, isSendable, key, useKey } from "./key.js";
  * @param {() => void} retry what its button does
  */
 export function refusalCard(error, retryAfter, retry) {
-  const { title, words, advice, numbers } = explain(error, true);
+  const { title, words, advice, numbers } = explain(error, "refused");
   const card = el("div", { class: "refusal", role: "alert", data: { refusal: error.code ?? "error" } },
     el("strong", { text: error.code === "away" ? "Nobody answers" : title }),
     error.code === "away" ? null : el("p", { text: words }),
