@@ -32,11 +32,11 @@ def overdue_outcome(rec: JobRecord, outlook: Outlook) -> Outcome:
     waited = (rec.meta.queue_deadline or rec.created_at) - rec.created_at
     others = max(0, outlook.jobs_ahead(job.priority) - 1)  # itself waits as well
     late = f"had not started within {round(waited, 3):g} s"
+    seconds = outlook.start_seconds(job, others)
     if rec.meta.at_once:
-        error = _no_room_now(job, outlook, others, f"it {late}")
+        error = _no_room_now(_room(job, _loaded(job, outlook)), seconds, f"it {late}")
     else:
-        seconds = told_apart(outlook.start_seconds(job, others))
-        error = ClientError("queue_timeout", f"the job {late}", retry_after=seconds)
+        error = ClientError("queue_timeout", f"the job {late}", retry_after=told_apart(seconds))
     return Outcome(State.FAILED, error=error.body())
 
 
@@ -44,22 +44,22 @@ def must_wait(job: Wanted, outlook: Outlook) -> ClientError | None:
     """What to tell a new job that would rather fail than wait; None where it could start now, as far as is known."""
     ahead, loaded = outlook.jobs_ahead(job.priority), _loaded(job, outlook)
     placed = any(len(each.seconds_to_free) < each.max_batch for each in loaded)
-    need, free = _room(job, loaded)
+    room = need, free = _room(job, loaded)
     if loaded and placed and not ahead and need <= free:
         return None
     if loaded and not placed:
         why = "every place beside the running jobs is taken"
     else:
         why = f"{so_many(ahead, 'job')} that {'waits comes' if ahead == 1 else 'wait come'} first"
-    return _no_room_now(job, outlook, ahead, why)
+    return _no_room_now(room, outlook.start_seconds(job, ahead), why)
 
 
-def _no_room_now(job: Wanted, outlook: Outlook, ahead_jobs: int, why: str) -> ClientError:
-    need, free = _room(job, _loaded(job, outlook))
+def _no_room_now(room: tuple[int, int], seconds: float, why: str) -> ClientError:
+    need, free = room
     return ClientError(
         "insufficient_memory",
         f"insufficient memory now: the job needs {gib(need)}, {gib(free)} are free, and {why}",
-        retry_after=told_apart(outlook.start_seconds(job, ahead_jobs)),
+        retry_after=told_apart(seconds),
         estimated_bytes=need,
         limit_bytes=free,
     )
