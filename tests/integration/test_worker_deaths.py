@@ -133,12 +133,15 @@ def result(site: Site, job_id: str) -> dict[str, Any]:
 
 
 def named(made: dict[str, Any]) -> dict[str, Any]:
-    """A result without the numbers that a prompt's chunk and a decode step round differently."""
+    """A result without the numbers that a prompt's chunk and a decode step round differently, and without how much
+    of the prompt was kept: that is by what its engine did before, and a job may end before the kill.
+    """
     entries = [
         (each["token"], each["bytes"], *(other["token"] for other in each["top_logprobs"]))
         for each in made.get("logprobs", ())
     ]
-    return {**made, "logprobs": entries}
+    usage = {name: value for name, value in made["usage"].items() if name != "prompt_tokens_details"}
+    return {**made, "usage": usage, "logprobs": entries}
 
 
 def numbers(made: dict[str, Any]) -> list[float]:
