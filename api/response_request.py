@@ -161,7 +161,7 @@ class ResponseRequest(OpenAIFields):
         kind = asked.pop("type", None)
         if kind == "text":
             return {}
-        if kind not in {"json_object", "json_schema"}:
+        if kind not in ("json_object", "json_schema"):
             raise _fault("text.format.type", "must be text, json_object or json_schema")
         inner = {kind: asked} if kind == "json_schema" else {}
         return {"response_format": {"type": kind, **inner}}

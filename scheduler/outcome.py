@@ -30,7 +30,9 @@ class _Details(TypedDict, total=False):
 
 
 @_more
-class _Usage(TypedDict, total=False):
+class Usage(TypedDict, total=False):
+    """How many tokens a result took."""
+
     prompt_tokens: _Count
     completion_tokens: _Count
     total_tokens: _Count
@@ -43,13 +45,13 @@ class _Logprob(TypedDict):
 
 
 @_more
-class _Result(TypedDict, total=False):
+class Result(TypedDict, total=False):
     """What those who answer with a result take apart."""
 
     text: str
     finish_reason: str
     reasoning: str | None
-    usage: _Usage
+    usage: Usage
     logprobs: list[_Logprob] | None
     tool_calls: list[dict[str, Any]] | None
 
@@ -67,7 +69,7 @@ class _Error(TypedDict, total=False):
 @_more
 class _Ended(TypedDict):
     state: State
-    result: _Result | None
+    result: Result | None
     error: _Error | None
 
 

@@ -32,6 +32,11 @@ _CAREFUL: Final = json.JSONDecoder(parse_constant=_unsayable, parse_float=_finit
 """Three times as slow: it calls Python for every number."""
 
 
+def is_rare(text: bytes) -> bool:
+    """Whether it may say what :func:`read_json` does not take, or takes for null."""
+    return _RARE.search(text) is not None
+
+
 def read_json(text: bytes | str) -> Any:
     """A value whose integers have 64 bits and whose texts can be encoded; numbers that are not finite become null.
 
@@ -41,7 +46,7 @@ def read_json(text: bytes | str) -> Any:
     if isinstance(text, str):
         text = text.encode()
     try:
-        if _RARE.search(text) is None:
+        if not is_rare(text):
             return _PLAIN.decode(text.decode())
         value = _CAREFUL.decode(text.decode())
         json.dumps(value, ensure_ascii=False).encode()

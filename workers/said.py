@@ -10,6 +10,8 @@ from typing_extensions import TypedDict
 
 from scheduler.card import ModelCard
 from scheduler.errors import TABLE
+from scheduler.outcome import Result, Usage
+from scheduler.stored_json import is_rare, read_json
 from workers.wire import Message, WireBroken, decoded
 
 
@@ -126,10 +128,12 @@ class _Logprob(TypedDict):
 
 
 @_form
-class _Result(TypedDict):
-    text: str
-    finish_reason: str
-    usage: dict[str, Any]
+class _Result(Result):
+    """What will be read back of it from the queue's server must be as those who read it there want it."""
+
+    text: Required[str]  # type: ignore[misc]
+    finish_reason: Required[str]  # type: ignore[misc]
+    usage: Required[Usage]  # type: ignore[misc]
 
 
 @_form
@@ -190,6 +194,8 @@ _FORMS: Final[dict[str, TypeAdapter[Any]]] = {
 
 
 _STEP: Final = b'{"kind":"step",'
+_KEPT: Final = frozenset({"result", "logprobs"})
+"""Of a job's step, what is kept on the queue's server with whatever is in it."""
 
 
 def read_said(body: bytes) -> Message:
@@ -204,6 +210,8 @@ def read_said(body: bytes) -> Message:
     try:
         if body.startswith(_STEP):
             message: Message = _FORMS[kind].validate_json(body)
+            if any(each.keys() & _KEPT for each in message["steps"]):
+                _see_that_it_can_be_kept(body)
             return message
         message = decoded(body)
         kind = message["kind"][:32]
@@ -213,11 +221,20 @@ def read_said(body: bytes) -> Message:
         form.validate_python(message)
         if "card" in message:
             ModelCard.from_json(message["card"])
+        _see_that_it_can_be_kept(body)
     except ValidationError as error:
         raise WireBroken(f"not a message {kind!r}: {first_fault(error)}") from None
     except (ValueError, AttributeError) as error:
         raise WireBroken(f"not a message {kind!r}: {str(error)[:200]}") from None
     return message
+
+
+def _see_that_it_can_be_kept(body: bytes) -> None:
+    try:
+        if is_rare(body):
+            read_json(body)
+    except ValueError as error:
+        raise WireBroken(f"not to be kept on the queue's server: {error}") from None
 
 
 def first_fault(error: ValidationError) -> str:

@@ -71,6 +71,11 @@ max-stream-events = 1
 include-path = "/v1/jobs/{{job_id}}/stream"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "404", "503"]
+
+[[operations]]  # so is a job that still waits or runs; whether it does is by the worker's pace
+include-path = "/v1/jobs/{{job_id}}/retry"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "422", "429", "503", "504"]
 """
 
 

@@ -14,6 +14,8 @@ from workers.wire import Message, WireBroken, decoded
 
 KINDS = {message["kind"]: message for message in _messages()}
 EARLY = {"host", "ready"}
+RESULT = {"text": "a", "finish_reason": "stop", "usage": {}}
+ENDED = {"key": "a/1", "at": 1.0, "result": RESULT}
 OF_A_LOAD = {"loading", "loaded", "load_failed"}
 
 
@@ -64,12 +66,17 @@ def test_each_kind_has_its_fields_and_its_time(kind: str) -> None:
         ("step", {"steps": [{"key": "a/1", "at": 1.0, "tokens": ["1x"]}]}),
         ("step", {"steps": [{"key": 5, "at": 1.0}]}),
         ("step", {"steps": [{"key": "a/1", "at": 1.0, "result": {"text": "a"}}]}),
+        ("step", {"steps": [ENDED | {"result": RESULT | {"usage": {"prompt_tokens": "5"}}}]}),
+        ("step", {"steps": [ENDED | {"result": RESULT | {"usage": {"prompt": 1 << 64}}}]}),
+        ("step", {"steps": [ENDED | {"result": RESULT | {"reasoning": 5}}]}),
+        ("step", {"steps": [ENDED | {"logprobs": [{"token": "a", "logprob": -1 << 70}]}]}),
         ("step", {"computed": {"a/1": -5}}),
         ("step", {"extents": {"m": [[1, 2]]}}),
         ("step", {"seconds": float("nan")}),
         ("sized", {"prompt_tokens": 0}),
         ("sized", {"max_tokens": 1 << 40}),
         ("refused", {"error": {"code": "eaten", "message": "a"}}),
+        ("refused", {"error": {"code": "invalid_request", "message": "a", "limit_bytes": 1 << 64}}),
         ("loading", {"model": "another"}),
         ("learnt", {"card": KINDS["learnt"]["card"] | {"model": "another"}}),
         ("learnt", {"card": KINDS["learnt"]["card"] | {"decode_bytes": -1}}),
@@ -81,7 +88,7 @@ def test_each_kind_has_its_fields_and_its_time(kind: str) -> None:
     ],
 )
 def test_a_field_out_of_range_ends_the_engine(kind: str, fields: dict[str, Any]) -> None:
-    """Counts are no less than nothing, names are those that were given."""
+    """Counts are no less than nothing, names are those that were given; what will be kept can be read back."""
     with pytest.raises(WireBroken):
         hear(KINDS[kind] | fields)
 
