@@ -18,25 +18,14 @@ from scheduler.settings import Settings
 from tests.batching import CHAT, jsonl, line
 from tests.contract.test_files import ANN, BOB, upload
 from tests.pretend_worker import PretendWorker
-from tests.waiting import wait_until
+from tests.waiting import Clock, wait_until
 
 URL = "/v1/batches"
 
 
-class Clock:
-    """Unix seconds that a test turns."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture

@@ -31,21 +31,10 @@ from tests.conftest import MODEL
 from tests.contract.receiver import Receiver, receiving
 from tests.pretend_worker import PretendWorker
 from tests.store.looking import due_webhooks
-from tests.waiting import wait_until
+from tests.waiting import Clock, wait_until
 
 SECRET = "whsec_" + base64.b64encode(b"the operator's secret, of 32 byte").decode()
 DONE = Outcome(State.COMPLETED, {"text": "a", "finish_reason": "stop"})
-
-
-class Clock:
-    """Unix seconds that move when a test moves them."""
-
-    def __init__(self) -> None:
-        self.now = time.time() + 1
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
 
 
 class Plant:
@@ -59,7 +48,7 @@ class Plant:
         self.store = Webhooks(connection, self.lifecycle.queue.swap)
         self.worker = PretendWorker(connection)
         self.worker.report()
-        self.clock = Clock()
+        self.clock = Clock(time.time() + 1)
 
     def end_one(self, url: str | None = None) -> str:
         """End a job that has a webhook; its id."""

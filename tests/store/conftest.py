@@ -16,20 +16,10 @@ from scheduler.settings import Settings, load
 from tests.batching import Bench
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
+from tests.waiting import Clock
 
 Submit = Callable[..., JobRecord]
 BenchOf = Callable[..., Bench]
-
-
-class Clock:
-    """Unix seconds that stand still until a test moves them."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
 
 
 @pytest.fixture

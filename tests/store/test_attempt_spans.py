@@ -25,7 +25,7 @@ from scheduler.span_sender import SpanSender
 from tests.conftest import MODEL
 from tests.plans import WORST_CASE
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 from workers.desk import Desk
 from workers.reporting import Reporting
 

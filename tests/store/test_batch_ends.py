@@ -7,7 +7,7 @@ from scheduler.batch_rounds import STOP_SECONDS
 from scheduler.job import State
 from tests.batching import Bench, line
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 
 
 def test_a_cancelled_batch_stops_its_lines(bench: Bench, worker: PretendWorker) -> None:

@@ -21,7 +21,8 @@ from scheduler.settings import load
 from tests.batching import CHAT, Bench, answer_all, line
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import BenchOf, Clock
+from tests.store.conftest import BenchOf
+from tests.waiting import Clock
 
 ANN = owner_of("Bearer ann")
 

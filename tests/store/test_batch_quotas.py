@@ -17,7 +17,8 @@ from tests.batching import Bench, answer_all, line
 from tests.conftest import MODEL
 from tests.keys import make_key
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import BenchOf, Clock
+from tests.store.conftest import BenchOf
+from tests.waiting import Clock
 
 MAX_TOKENS = 52
 CHARGE = 100

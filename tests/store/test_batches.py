@@ -9,7 +9,7 @@ from scheduler.batches import ACTIVE_KEY, FEEDER_KEY, Batches
 from scheduler.errors import ClientError
 from scheduler.owner import owner_of
 from tests.batching import CHAT, Bench, line
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 
 ANN, BOB = owner_of("Bearer ann"), owner_of("Bearer bob")
 

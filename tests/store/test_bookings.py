@@ -19,7 +19,7 @@ from scheduler.request import read_request
 from scheduler.settings import load
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 
 Bounded = Callable[..., Lifecycle]
 

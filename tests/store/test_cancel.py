@@ -12,8 +12,9 @@ from scheduler.outcome import Outcome
 from scheduler.queue import JobQueue, inbox_channel
 from scheduler.reasons import Reason
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import kinds, nothing_waits, snapshot, told
+from tests.waiting import Clock
 
 
 def test_a_waiting_job_is_cancelled_at_once(

@@ -26,9 +26,9 @@ from scheduler.strays import mend
 from scheduler.swap import Swap, Swapper
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
 from tests.store.looking import nothing_waits, snapshot
 from tests.store.test_other_hands import claiming
+from tests.waiting import Clock
 
 ANN, BOB, CAL = (owner_of(f"Bearer {name}") for name in ("ann", "bob", "cal"))
 

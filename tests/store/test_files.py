@@ -14,7 +14,8 @@ from scheduler.files import Files
 from scheduler.owner import owner_of
 from scheduler.stored_file import CHUNK_BYTES, StoredFile, pack, unpack
 from tests.batching import Bench
-from tests.store.conftest import BenchOf, Clock
+from tests.store.conftest import BenchOf
+from tests.waiting import Clock
 
 ANN, BOB = owner_of("Bearer ann"), owner_of("Bearer bob")
 DAY = 86_400

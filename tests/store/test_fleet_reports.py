@@ -22,8 +22,9 @@ from scheduler.settings import Settings
 from tests.conftest import MODEL
 from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, GIB, PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import nothing_waits, report_idle
+from tests.waiting import Clock
 from workers.claiming import Claiming
 from workers.reporting import Reporting
 from workers.residency import Residency

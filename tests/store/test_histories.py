@@ -22,8 +22,9 @@ from scheduler.recovery import recover
 from scheduler.slip import Slip
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.test_recover import silence
+from tests.waiting import Clock
 
 KEY = completions_key(MODEL)
 

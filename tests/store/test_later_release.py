@@ -34,8 +34,9 @@ from scheduler.versions_waiting import versions_waiting
 from scheduler.webhook_delivery import Delivery
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD, PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import kinds, nothing_waits
+from tests.waiting import Clock
 from workers.claiming import Claiming
 from workers.planning import Planning
 from workers.residency import Residency

@@ -24,9 +24,10 @@ from scheduler.strays import mend
 from tests.conftest import MODEL
 from tests.plans import WORST_CASE
 from tests.pretend_worker import CARD, PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import kinds, rq_view, snapshot, told
 from tests.store.test_other_hands import claiming, plain_dequeue
+from tests.waiting import Clock
 from workers.claiming import Claiming
 from workers.residency import Residency
 

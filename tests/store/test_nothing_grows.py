@@ -16,8 +16,9 @@ from scheduler.lifecycle import Lifecycle
 from scheduler.reasons import Reason
 from scheduler.strays import mend
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import nothing_waits
+from tests.waiting import Clock
 
 ENDS = (
     "completes",

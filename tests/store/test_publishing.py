@@ -12,7 +12,7 @@ from scheduler import cards
 from scheduler.tokenizers import PUBLISHED_SECONDS, prompts_key, tokenizer_key
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 from workers import reporting
 from workers.publishing import Publishing
 

@@ -20,7 +20,7 @@ from scheduler.settings import load
 from tests.conftest import MODEL
 from tests.keys import make_key
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 
 COST = 11  # a prompt of "hi" and ten tokens of answer
 

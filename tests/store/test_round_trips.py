@@ -14,7 +14,7 @@ from scheduler.round_trip import round_trip
 from scheduler.swap import Swap, Swapper
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
+from tests.waiting import Clock
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, connection: Redis) -> list[object]:

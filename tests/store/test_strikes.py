@@ -35,8 +35,7 @@ from scheduler.request import read_request
 from scheduler.settings import Settings
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
-from tests.waiting import wait_until
+from tests.waiting import Clock, wait_until
 
 WORDS = ("one ", "two ", "three ")
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

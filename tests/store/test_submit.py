@@ -24,8 +24,9 @@ from scheduler.request import read_request
 from scheduler.settings import load
 from tests.conftest import MODEL
 from tests.pretend_worker import CARD, GIB, PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import kinds, rq_view, snapshot
+from tests.waiting import Clock
 
 Bounded = Callable[..., Lifecycle]
 UNICODE = "naïve 🌊 \u2028\u0000 'quotes\" \\ مرحبا\n"

@@ -19,8 +19,9 @@ from scheduler.record import Meta
 from scheduler.tide import HISTORY_SECONDS, Entry
 from scheduler.tides import BEFORE_ALL, behind_all, cursor_of, entry_commands, read_tides, tide_key
 from tests.pretend_worker import GIB, PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.tides import POINT, mark
+from tests.waiting import Clock
 from workers.reporting import Reporting
 
 

@@ -21,8 +21,8 @@ from scheduler.request import read_request
 from scheduler.settings import load
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock
 from tests.store.looking import kinds, nothing_waits
+from tests.waiting import Clock
 
 BODY = {"model": MODEL, "prompt": "hi", "max_tokens": 10}
 BYTES = b"as they were sent"

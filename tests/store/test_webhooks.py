@@ -28,8 +28,9 @@ from scheduler.webhook_delivery import Delivery
 from scheduler.webhooks import DUE_KEY, ENDED_KEY, Due, Webhooks, forget_commands
 from tests.conftest import MODEL
 from tests.pretend_worker import PretendWorker
-from tests.store.conftest import Clock, Submit
+from tests.store.conftest import Submit
 from tests.store.looking import due_webhooks, kinds, rq_view
+from tests.waiting import Clock
 
 SECRET = "whsec_" + base64.b64encode(b"a client's own secret, of 32 byte").decode()
 WEBHOOK = {"url": "https://hooks.example/h?token=t", "secret": SECRET}

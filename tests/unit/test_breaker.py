@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.conftest import Clock
+from tests.waiting import Clock
 from workers.breaker import COOLDOWN_SECONDS, DEATHS_MOST, DEATHS_SECONDS, HALF_OPEN_SECONDS, Breaker
 
 

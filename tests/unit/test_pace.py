@@ -7,7 +7,7 @@ from dataclasses import astuple
 import pytest
 
 from scheduler.forecast import Rates
-from tests.unit.conftest import Clock
+from tests.waiting import Clock
 from workers.pace import Loops, Pace
 
 
