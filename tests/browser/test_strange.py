@@ -206,6 +206,25 @@ def test_a_stream_may_be_cut_anywhere(seen: Seen) -> None:
     assert told == [whole] * 5
 
 
+@pytest.mark.parametrize("first_seconds", [0.2, 0.25, 0.2504])
+def test_a_first_token_comes_before_the_end(seen: Seen, first_seconds: float) -> None:
+    """Also where the whole answer came at once, and the token's time is rounded up to behind the end."""
+    told = seen.page.evaluate(
+        """async first => {
+            const { Story } = await import('/page/js/story.js');
+            const story = new Story();
+            const ended = { created_at: 100, completed_at: 100.25, progress: { first_token_seconds: first } };
+            story.take({ id: "1", kind: "queued", data: { at: 100 } });
+            story.take({ id: "2", kind: "started", data: { at: 100.1, attempt: 1 } });
+            story.take({ id: "3", kind: "completed", data: ended });
+            return story.steps(ended).map(({ kind, at }) => [kind, at]);
+        }""",
+        first_seconds,
+    )
+    assert [kind for kind, _ in told] == ["queued", "started", "first_token", "completed"]
+    assert [at for _, at in told] == sorted(at for _, at in told)
+
+
 def test_a_prompt_that_is_sent_again_makes_one_job(seen: Seen, stack: Stack) -> None:
     """Its answer was lost, which is not told to be nothing: the second time leads to what the first one made."""
     seen.watch.allowed.append(NOT_LOADED)

@@ -1,6 +1,6 @@
 /** A worker's last fifteen minutes: its memory stacked up to the budget, and what was used as a line. */
 
-import { el, setAttribute, setText } from "./dom.js";
+import { el, setAttribute, setCss, setText } from "./dom.js";
 import { makeMarks } from "./marks.js";
 import { makeNumbers } from "./numbers.js";
 import { makeReadout, pointWords } from "./readout.js";
@@ -160,14 +160,22 @@ function columns(rows) {
   return Array.from({ length: 8 }, (_, column) => table.map((row) => row[column]));
 }
 
+/** A colour of the page's, as a canvas takes it: without the choice between day and night. */
+function colourIn(root, name) {
+  const probe = root.appendChild(el("i"));
+  setCss(probe, { color: `var(--${name})` });
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
+
 function options(width, root, { tell, place, range }) {
-  const style = getComputedStyle(root);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const colour = (name) => colourIn(root, name);
   const { paths } = globalThis.uPlot;
   const stepped = paths.stepped({ align: 1 });
   const area = (name) => ({ stroke: colour("surface"), width: 1, fill: colour(name), paths: stepped, points: { show: false } });
   const line = (name, thick) => ({ stroke: colour(name), width: thick, paths: stepped, points: { show: false } });
-  const axis = { stroke: colour("ink-soft"), font: `11px ${style.fontFamily}`, ticks: { show: false } };
+  const axis = { stroke: colour("ink-soft"), font: `11px ${getComputedStyle(root).fontFamily}`, ticks: { show: false } };
   return {
     width,
     height: HEIGHT,

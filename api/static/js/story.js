@@ -48,8 +48,9 @@ export class Story {
     const first = job.progress?.first_token_seconds;
     const from = steps.findIndex((step) => step.kind === "started");
     if (isNumber(first) && from >= 0 && isNumber(steps[from].at)) {
-      const at = Math.max(job.created_at + first, steps[from].at);
-      const place = steps.findIndex((step, index) => index > from && isNumber(step.at) && step.at > at);
+      const end = steps.find((step) => ENDS.has(step.kind))?.at ?? Infinity; // the first token may be of the last step
+      const at = Math.max(Math.min(job.created_at + first, end), steps[from].at);
+      const place = steps.findIndex((step, index) => index > from && isNumber(step.at) && step.at >= at);
       steps.splice(place < 0 ? steps.length : place, 0, { kind: "first_token", data: {}, at, key: "first token" });
     }
     return steps;
