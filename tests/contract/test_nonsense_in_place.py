@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any, Final
 
 import pytest
@@ -129,7 +129,7 @@ def places(value: Any) -> Iterator[tuple[str | int, ...]]:
 
 def with_value(body: dict[str, Any], place: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     """A copy of a body with another value there, or without it."""
-    copied: dict[str, Any] = json.loads(json.dumps(body))
+    copied = deepcopy(body)
     inside: Any = copied
     for name in place[:-1]:
         inside = inside[name]

@@ -63,9 +63,8 @@ def test_a_chat_is_waited_for(sdk: openai.OpenAI) -> None:
 
 def test_a_chat_is_streamed(sdk: openai.OpenAI) -> None:
     """The role, the same text as when it is waited for, the reason of its end, and then what it took."""
-    long = GREEDY | {
-        "max_tokens": 300
-    }  # many steps, where steps that come faster than they are told go together
+    # Many steps: those that come faster than they are told go together.
+    long = GREEDY | {"max_tokens": 300}
     whole = sdk.chat.completions.create(**long)
     with sdk.chat.completions.create(**long, stream=True, stream_options={"include_usage": True}) as stream:
         chunks = list(stream)
