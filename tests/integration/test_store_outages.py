@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 LEASE_SECONDS = 2
 PROMPTS = ("one", "two")
-LONG = {"max_tokens": 700, "temperature": 1, "seed": 5}
+LONG = {"max_tokens": 2000, "temperature": 1, "seed": 5}
 
 
 @pytest.fixture(scope="module")
