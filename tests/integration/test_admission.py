@@ -16,7 +16,7 @@ from scheduler.foresight import Row
 from tests.running import Site, a_site
 
 CHUNK = 64
-LARGE, URGENT = Row(900, 500), Row(1300, 10)
+LARGE, URGENT = Row(100, 1300), Row(1300, 10)
 
 
 @pytest.fixture(scope="module")

@@ -230,7 +230,7 @@ def test_a_plain_worker_without_room_lets_its_job_wait(site: Site, whole: int) -
             wait_until(lambda: plain.log.count("waits again") >= 2, "two refusals", 40)
             assert f"{job_id} waits again: no room for worker plain-" in plain.log
             assert f"worker {holder.name} (pid {holder.process.pid}) holds " in plain.log
-            assert site.get(job_id).state is State.QUEUED
+            wait_until(lambda: site.get(job_id).state is State.QUEUED, "it waits again")
             listed: Any = site.connection.lrange("rq:queue:standard", 0, -1)
             assert listed.count(job_id.encode()) <= 1
             stop(holder)

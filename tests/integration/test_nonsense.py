@@ -15,8 +15,8 @@ from tests.waiting import wait_until
 from workers.asked import MISUNDERSTOOD
 
 SEEDED: list[dict[str, Any]] = [
-    {"prompt": "one", "max_tokens": 300, "temperature": 1, "seed": 3},
-    {"prompt": "two " * 20, "max_tokens": 280},
+    {"prompt": "one", "max_tokens": 800, "temperature": 1, "seed": 3},
+    {"prompt": "two " * 20, "max_tokens": 800},
 ]
 READS, WRITES = -2, -1
 MEMORY = {"active_bytes": 5, "cache_bytes": 1}

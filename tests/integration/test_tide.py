@@ -68,7 +68,7 @@ def test_a_jobs_memory_is_seen_to_come_and_go(site: Site, worker: RunningWorker)
 
 def test_an_engines_death_is_marked(site: Site, worker: RunningWorker) -> None:
     """How it ended, and under how many jobs; the one that was alone is named, and goes on."""
-    job_id = site.submit(max_tokens=400)
+    job_id = site.submit(max_tokens=1200)
     site.until_tokens([job_id], 5)
     os.kill(worker.engine_pid, signal.SIGKILL)
     assert site.ended(job_id, 60).state is State.INCOMPLETE
@@ -83,5 +83,5 @@ def test_an_engines_death_is_marked(site: Site, worker: RunningWorker) -> None:
     ]
     first, second, last = site.lifecycle.view(site.get(job_id)), *marks(site, worker, job_id)[2:]
     assert "attempt 2" in second.words
-    assert "400 tokens" in last.words
-    assert first["progress"]["completion_tokens"] == 400
+    assert "1,200 tokens" in last.words
+    assert first["progress"]["completion_tokens"] == 1200

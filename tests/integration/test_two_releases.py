@@ -102,7 +102,7 @@ def test_a_job_whose_later_worker_died_waits_whole_for_another(
     """This release puts it back, runs its own jobs past it, and loses nothing of it; it goes on where it was."""
     with site.worker(tree=later_tree, **SETTINGS) as later:
         calm, job_id = submit_as_later(
-            site, later_tree, {"prompt": "tide", "max_tokens": 900}, {"prompt": "tide", "max_tokens": 900}
+            site, later_tree, {"prompt": "tide", "max_tokens": 1500}, {"prompt": "tide", "max_tokens": 1500}
         )
         site.until_tokens([calm, job_id], 50)
         later.process.kill()

@@ -20,7 +20,7 @@ from tests.running import RunningWorker, Site, a_site
 from tests.waiting import wait_until
 
 CHUNK = 64
-LARGEST = (Row(1000, 400), Row(900, 500), Row(1300, 10))
+LARGEST = (Row(1000, 400), Row(100, 1300), Row(1300, 10))
 """Jobs that the budget holds, each alone; no two of them."""
 
 
@@ -152,7 +152,7 @@ def test_a_job_larger_than_estimated_waits_for_room(
 
 def test_a_cancelled_jobs_memory_is_the_next_ones(roomy: Site, worker: RunningWorker) -> None:
     """A job that waits for room is claimed as soon as the one that holds it is cancelled."""
-    holds = roomy.submit("x" * 900, max_tokens=500)
+    holds = roomy.submit("x" * 100, max_tokens=1300)
     roomy.until_tokens([holds], 1)
     waits = roomy.submit("x" * 1300, max_tokens=10)
     roomy.lifecycle.cancel(holds)
@@ -162,7 +162,7 @@ def test_a_cancelled_jobs_memory_is_the_next_ones(roomy: Site, worker: RunningWo
 
 def test_a_job_that_would_rather_fail_than_wait_does(roomy: Site, worker: RunningWorker) -> None:
     """503 `insufficient_memory` with when to retry while the memory is held; accepted when it is free."""
-    holds = roomy.submit("x" * 900, max_tokens=500)
+    holds = roomy.submit("x" * 100, max_tokens=1300)
     roomy.until_tokens([holds], 1)
     report = worker.report
     wait_until(lambda: (report := worker.report) is not None and len(report.running) == 1, "a report")
