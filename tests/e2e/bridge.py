@@ -12,7 +12,7 @@ from typing import Any, cast
 import openai
 from pydantic import BaseModel
 
-CALL_SECONDS = 60.0
+CALL_SECONDS = 180.0
 
 Run = Callable[[Callable[[], Any]], Any]
 

@@ -186,6 +186,8 @@ def test_without_a_worker_it_is_an_internal_server_error(sdk: openai.OpenAI, run
 def test_the_client_succeeds_by_itself_after_a_503(sdk: openai.OpenAI, running: Whole, tag: Any) -> None:
     """The queue was full; it was emptied once the client had been refused, and its retry comes when it was told to."""
     short: Any = ASKED | {"max_output_tokens": 1}
+    sdk.chat.completions.create(**GREEDY)
+    wait_until(running.has_pace, "the worker tells its pace")
     with running.worker_paused() as worker:
         with pytest.raises(openai.InternalServerError) as full:
             for _ in range(MOST_QUEUED + 1):

@@ -88,8 +88,15 @@ class Whole:
 
     def has_worker(self) -> bool:
         """Whether one that has its model is heard."""
+        return any(worker["models"] for worker in self._workers())
+
+    def has_pace(self) -> bool:
+        """Whether one has told how fast it is: before, waits are foretold by a guess, which is a slow one."""
+        return any(worker["tokens_per_second"] for worker in self._workers())
+
+    def _workers(self) -> list[dict[str, Any]]:
         capacity: Any = _look(f"{self.url}/capacity", self.keys.get("main", "none")).json()
-        return any(worker["models"] for worker in capacity["workers"])
+        return list(capacity["workers"])
 
 
 def _look(url: str, key: str) -> httpx.Response:

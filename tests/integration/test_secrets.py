@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -166,6 +167,7 @@ def told(tiny_model: Path) -> Iterator[Told]:
                     killer = site.submit(f"{CANARY} last words", max_attempts=1)
                     ended = site.ended(killer).outcome
                     assert ended is not None, worker.log
+                    wait_until(lambda: worker.engine_pid, "the next engine", 60)
                     seen += [_shown(pid) for pid in (process.pid, worker.process.pid)]
                     engine = psutil.Process(worker.engine_pid).environ()
                     rq = _rq_info(site)
@@ -218,8 +220,11 @@ def _ready(url: str) -> bool:
 
 def _shown(pid: int) -> str:
     """The command lines and titles of a process and all its children, which every user of the host may read."""
-    both = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return "\n".join(" ".join([each.name(), *each.cmdline()]) for each in both)
+    shown = []
+    for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # an engine that just ended
+            shown.append(" ".join([each.name(), *each.cmdline()]))
+    return "\n".join(shown)
 
 
 def test_nothing_that_a_client_sent_is_written_or_shown(told: Told) -> None:
